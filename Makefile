@@ -1,0 +1,80 @@
+# `make demo` and `make test` need Python 3.11 to 3.13 and nothing else; each
+# makes its own virtual environment under .venv.
+
+PYTHON ?= python3
+LOCK := requirements/lock.txt
+SOURCES := setup.cfg pyproject.toml
+# tensorflow's start-up notes, not its errors.
+export TF_CPP_MIN_LOG_LEVEL := 2
+
+define make_venv
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); \
+	    sys.exit(None if ok else "Python 3.11 to 3.13 is needed. Received: " \
+	    + sys.version.split()[0] + ". Name another with make PYTHON=...")'
+	rm -rf $(dir $@)
+	$(PYTHON) -m venv $(dir $@)
+	$(dir $@)bin/python -m pip install --quiet --upgrade pip
+endef
+
+.PHONY: help demo test lint doctest-and-tests backends wheel test-oldest format clean
+
+help:
+	@echo "make demo         train, compare and export two small networks"
+	@echo "make test         everything CI runs"
+	@echo "make test-oldest  the tests on the oldest supported versions"
+	@echo "make format       format the code"
+	@echo "make clean        remove environments and build products"
+
+demo: .venv/demo/ready
+	.venv/demo/bin/python -m keras_nonlocal.cli.demo --out runs/demo
+
+test: lint doctest-and-tests backends wheel
+
+lint: .venv/test/ready
+	.venv/test/bin/ruff format --check .
+	.venv/test/bin/ruff check .
+	.venv/test/bin/codespell
+	.venv/test/bin/mypy
+
+doctest-and-tests: .venv/test/ready
+	.venv/test/bin/python -m pytest
+
+# ops, layers and models promise every backend.
+backends: .venv/test/ready
+	KERAS_BACKEND=jax .venv/test/bin/python -m pytest tests/backends.py
+	KERAS_BACKEND=torch .venv/test/bin/python -m pytest tests/backends.py
+
+# The wheel holds all that it needs: import it far from the sources.
+wheel: .venv/test/ready
+	rm -rf build/wheel && mkdir -p build/wheel
+	.venv/test/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	cd build/wheel && ../../.venv/test/bin/python -m pip install --quiet \
+	    --no-deps --target installed *.whl
+	cd build/wheel && PYTHONPATH=installed ../../.venv/test/bin/python -c \
+	    "import keras_nonlocal as k; assert 'installed' in k.__file__; k.NLI3D50"
+
+test-oldest: .venv/oldest/ready
+	.venv/oldest/bin/python -m pytest
+
+format: .venv/test/ready
+	.venv/test/bin/ruff check --fix .
+	.venv/test/bin/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/demo/ready: $(SOURCES) $(LOCK)
+	$(make_venv)
+	.venv/demo/bin/python -m pip install --quiet -c $(LOCK) -e '.[plot]'
+	touch $@
+
+.venv/test/ready: $(SOURCES) $(LOCK)
+	$(make_venv)
+	.venv/test/bin/python -m pip install --quiet -c $(LOCK) -e '.[test]'
+	touch $@
+
+.venv/oldest/ready: $(SOURCES) requirements/oldest.txt
+	$(make_venv)
+	.venv/oldest/bin/python -m pip install --quiet \
+	    -c requirements/oldest.txt -e '.[plot]' pytest
+	touch $@

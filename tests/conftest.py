@@ -1,0 +1,38 @@
+"""Fixtures of the whole suite."""
+
+import os
+import pathlib
+
+# Before anything imports a backend: its start-up notes would be warnings.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_SHARED = "KERAS_NONLOCAL_SHARED"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of shared material, which is not part of the project."""
+    path = pathlib.Path(os.environ.get(_SHARED, _ROOT.parent / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"no shared material at {path}; set {_SHARED}")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    """Seeds, names and policy do not leak from one test to the next."""
+    keras.utils.set_random_seed(0)
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)
+    keras.utils.clear_session(free_memory=False)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
