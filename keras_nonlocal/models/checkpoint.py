@@ -1,0 +1,108 @@
+"""Strict loading of the project's own weight files.
+
+Keras finds a layer's weights in a file by the layer's class and its position,
+so that another network of equal shapes loads without a word. Here the names
+and shapes of all layers must agree first.
+"""
+
+import os
+import zipfile
+
+import h5py
+
+SUFFIXES = (".weights.h5", ".keras")
+_CLASSIFIER = "logits"
+
+
+def load(model, path):
+    """Loads a `.weights.h5` or `.keras` file into a functional model.
+
+    Args:
+        model: The `keras.Model` to fill.
+        path: Of a file saved from the same network by `save_weights` or
+            `save`.
+
+    Raises:
+        ValueError: If there is no such file, if it cannot be read, or if its
+            layers are not exactly the model's; the message lists what is
+            missing, what is left over and what has another shape.
+    """
+    found = _read(path)
+    wanted = {
+        layer.name: sorted(tuple(weight.shape) for weight in layer.weights)
+        for layer in model.layers
+        if layer.weights
+    }
+    if found != wanted:
+        raise ValueError(_difference(path, found, wanted))
+    model.load_weights(path)
+
+
+def num_classes(path):
+    """Number of classes of the classifier in a file.
+
+    Raises:
+        ValueError: As `load`, or if the file has no classifier.
+    """
+    shapes = _read(path).get(_CLASSIFIER)
+    if shapes is None:
+        raise ValueError(f"{os.fspath(path)} holds no layer {_CLASSIFIER!r}.")
+    return shapes[0][0]
+
+
+def _read(path):
+    """`{layer name: its sorted weight shapes}` of a file."""
+    path = os.fspath(path)
+    if not path.endswith(SUFFIXES):
+        raise ValueError(
+            "`weights` must be None or the path of a file that ends in "
+            f"{' or '.join(SUFFIXES)}. Received: {path!r}"
+        )
+    if not os.path.isfile(path):
+        raise ValueError(f"`weights`: there is no file {path!r}.")
+    try:
+        if path.endswith(".keras"):
+            with zipfile.ZipFile(path) as archive:
+                with archive.open("model.weights.h5") as file:
+                    return _layers(h5py.File(file, "r"))
+        with h5py.File(path, "r") as file:
+            return _layers(file)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path!r} is not a Keras weights file: {error}"
+        ) from error
+
+
+def _layers(file):
+    layers = {}
+    for group in file["layers"].values():
+        shapes: list[tuple[int, ...]] = []
+
+        def visit(name, item, shapes=shapes):
+            is_weight = isinstance(item, h5py.Dataset)
+            # The state of dropout is not a weight.
+            if is_weight and "seed_generator" not in name:
+                shapes.append(tuple(item.shape))
+
+        group.visititems(visit)
+        if shapes:
+            layers[group["vars"].attrs["name"]] = sorted(shapes)
+    return layers
+
+
+def _difference(path, found, wanted):
+    ours, theirs = wanted.get(_CLASSIFIER), found.get(_CLASSIFIER)
+    if ours and theirs and {**found, _CLASSIFIER: ours} == wanted:
+        return (
+            f"{os.fspath(path)!r} holds {theirs[0][0]} classes but "
+            f"classes={ours[0][0]} was asked for. Take "
+            f"classes={theirs[0][0]}, or include_top=False and a classifier "
+            "of your own."
+        )
+    shapes = [n for n in wanted if n in found and found[n] != wanted[n]]
+    return (
+        f"{os.fspath(path)!r} is of another network.\n"
+        f"Missing: {sorted(wanted.keys() - found.keys()) or 'nothing'}\n"
+        f"Left over: {sorted(found.keys() - wanted.keys()) or 'nothing'}\n"
+        f"Of another shape: {shapes or 'nothing'}"
+    )

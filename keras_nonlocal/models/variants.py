@@ -1,0 +1,253 @@
+"""Every network of the paper, as data.
+
+`Variant` holds all that the paper ablates and all that differs between the
+code bases that publish weights; `VARIANTS` is the only place where the
+networks are listed, with two small ones for demonstrations.
+"""
+
+import dataclasses
+
+from keras_nonlocal.layers.batch_norm import NORMS
+from keras_nonlocal.layers.non_local import SUB_SAMPLES
+from keras_nonlocal.ops.pairwise import MODES
+from keras_nonlocal.ops.windows import AXES
+
+STAGES = ("res2", "res3", "res4", "res5")
+BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+INFLATIONS = (None, "3x1x1", "3x3x3")
+HEADS = ("probability", "logit", "feature")
+
+# Temporal stride of conv1, then temporal kernel and stride of pool1.
+STEMS: dict[str, tuple[int, int, int]] = {
+    "stride1": (1, 1, 1),
+    "stride4": (2, 2, 2),
+    "stride4_skip": (2, 1, 2),
+}
+
+# Blocks of a stage (0-based) that a non-local block follows, for each depth
+# and number of blocks, over (res3, res4). One block alone is not listed: it
+# stands before the last residual block of `nonlocal_stage`.
+_PLACES: dict[tuple[int, int], tuple[tuple[int, ...], tuple[int, ...]]] = {
+    (26, 2): ((1,), (1,)),
+    (50, 5): ((1, 3), (1, 3, 5)),
+    (50, 10): ((0, 1, 2, 3), (0, 1, 2, 3, 4, 5)),
+    (101, 5): ((1, 3), (6, 13, 20)),
+    (101, 10): ((0, 1, 2, 3), (2, 6, 10, 14, 18, 22)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One network: what `ResNet3D` builds.
+
+    The defaults are the released code's ("32x2" clips in the paper's stem).
+
+    Attributes:
+        depth: 50 or 101, the paper's; 26 has two blocks a stage.
+        inflation: `None` for C2D; `"3x1x1"` or `"3x3x3"` for I3D: which kernel
+            of every inflated block has extent 3 in time.
+        num_nonlocal: Number of non-local blocks: 0, 1, 5 or 10 (table 2c); 0,
+            1 or 2 at depth 26.
+        nonlocal_stage: Where a single block stands (table 2b).
+        mode: Pairwise function (table 2a).
+        attention_axes: `"spacetime"`, `"space"` or `"time"` (table 2d).
+        sub_sample: As `NonLocal`.
+        use_scale: As `NonLocal`.
+        nonlocal_norm: `norm` of `NonLocal`.
+        nonlocal_bias: `out_bias` of `NonLocal`.
+        res3_group: Frames that see each other in the blocks of res3: 4 in the
+            paper's frozen models for long clips. `None`: all.
+        stem: Strides in time before res2. `"stride4"`: conv1 and pool1 halve
+            the frames (the paper, 32x2 and 128x1). `"stride1"`: neither does
+            (8x8 and 32x4 models). `"stride4_skip"`: as `"stride4"`, but pool1
+            drops every other frame unseen (mmaction2, gluon-cv).
+        pool1_padding: Spatial zero padding of pool1: 0 (the code) or 1 (all
+            later code bases).
+        res5_stride: Spatial stride of res5: 2, or 1 (long-term feature banks).
+        norm: `"batch"`, `"sync_batch"` or `"affine"`, for the whole trunk.
+        head: What is averaged over positions and time for the scores of a
+            clip: `"probability"` (the code, SlowFast), `"logit"`
+            (pytorchvideo) or `"feature"` (mmaction2, gluon-cv).
+        dropout_rate: Before the classifier.
+        width: Channels of conv1; all others follow.
+        mean: Subtracted from RGB in 0..255.
+        std: RGB is divided by it.
+        num_frames: Clip length the network is trained on.
+        sampling_rate: Step between the frames of a clip.
+    """
+
+    depth: int = 50
+    inflation: str | None = None
+    num_nonlocal: int = 0
+    nonlocal_stage: str = "res4"
+    mode: str = "embedded_gaussian"
+    attention_axes: str = "spacetime"
+    sub_sample: str | None = "input"
+    use_scale: bool = True
+    nonlocal_norm: str | None = "batch"
+    nonlocal_bias: bool = True
+    res3_group: int | None = None
+    stem: str = "stride4"
+    pool1_padding: int = 0
+    res5_stride: int = 2
+    norm: str = "batch"
+    head: str = "probability"
+    dropout_rate: float = 0.5
+    width: int = 64
+    mean: float | tuple[float, float, float] = 114.75
+    std: float | tuple[float, float, float] = 57.375
+    num_frames: int = 32
+    sampling_rate: int = 2
+
+    def __post_init__(self) -> None:
+        allowed: dict[str, tuple] = {
+            "depth": tuple(BLOCKS),
+            "inflation": INFLATIONS,
+            "nonlocal_stage": STAGES,
+            "mode": MODES,
+            "attention_axes": AXES,
+            "sub_sample": SUB_SAMPLES,
+            "nonlocal_norm": (*NORMS, None),
+            "stem": tuple(STEMS),
+            "pool1_padding": (0, 1),
+            "res5_stride": (1, 2),
+            "norm": NORMS,
+            "head": HEADS,
+            "num_nonlocal": (
+                0,
+                1,
+                *(n for depth, n in _PLACES if depth == self.depth),
+            ),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"Variant: `{name}` must be one of {values}. "
+                    f"Received: {getattr(self, name)!r}"
+                )
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Number of residual blocks of each stage."""
+        return dict(zip(STAGES, BLOCKS[self.depth], strict=True))
+
+    def is_inflated(self, stage: str, block: int) -> bool:
+        """Whether a block's kernel has extent 3 in time.
+
+        All of res2, every second block of res3 and res4 from the first, every
+        second of res5 from the second: the released code's lists.
+        """
+        if self.inflation is None:
+            return False
+        return stage == "res2" or block % 2 == (1 if stage == "res5" else 0)
+
+    def nonlocal_blocks(self) -> tuple[tuple[str, int], ...]:
+        """The (stage, block) pairs that a non-local block follows.
+
+        Example:
+
+        >>> VARIANTS["nl_i3d_r50"].nonlocal_blocks()
+        (('res3', 1), ('res3', 3), ('res4', 1), ('res4', 3), ('res4', 5))
+        """
+        if self.num_nonlocal == 0:
+            return ()
+        if self.num_nonlocal == 1:
+            stage = self.nonlocal_stage
+            return ((stage, self.blocks[stage] - 2),)
+        places = _PLACES[self.depth, self.num_nonlocal]
+        return tuple(
+            (stage, block)
+            for stage, blocks in zip(("res3", "res4"), places, strict=True)
+            for block in blocks
+        )
+
+    def stage_sizes(self, frames: int, side: int) -> dict[str, tuple[int, int]]:
+        """Frames and side of a square clip after each part of the network.
+
+        Returns:
+            `{"conv1": (frames, side), "pool1": ..., "res2": ..., "pool2": ...,
+            "res3": ..., "res4": ..., "res5": ...}`, all rounded down; numbers
+            below 1 mean that the clip is too small.
+        """
+        conv1_stride, pool1_kernel, pool1_stride = STEMS[self.stem]
+        sizes = {}
+        frames, side = (frames - 1) // conv1_stride + 1, (side - 1) // 2 + 1
+        sizes["conv1"] = frames, side
+        frames = (frames - pool1_kernel) // pool1_stride + 1
+        side = (side + 2 * self.pool1_padding - 3) // 2 + 1
+        sizes["pool1"] = sizes["res2"] = frames, side
+        frames //= 2
+        sizes["pool2"] = frames, side
+        for stage in STAGES[1:]:
+            stride = self.res5_stride if stage == "res5" else 2
+            side = (side - 1) // stride + 1
+            sizes[stage] = frames, side
+        return sizes
+
+    def minimum_size(self) -> tuple[int, int]:
+        """Fewest frames and smallest side that the network accepts."""
+        pools = self.sub_sample is not None and self.attention_axes != "time"
+        needed = {stage for stage, _ in self.nonlocal_blocks() if pools}
+
+        def fits(frames: int, side: int) -> bool:
+            sizes = self.stage_sizes(frames, side)
+            sides = [sizes[s][1] // (2 if s in needed else 1) for s in STAGES]
+            return sizes["res5"][0] >= 1 and min(sides) >= 1
+
+        frames = next(n for n in range(1, 1000) if fits(n, 1000))
+        side = next(n for n in range(1, 1000) if fits(1000, n))
+        return frames, side
+
+
+def _variants() -> dict[str, Variant]:
+    replace = dataclasses.replace
+    table: dict[str, Variant] = {}
+    for depth in (50, 101):
+        c2d = Variant(depth=depth)
+        i3d = Variant(depth=depth, inflation="3x1x1")
+        table[f"c2d_r{depth}"] = c2d
+        table[f"i3d_r{depth}"] = i3d
+        table[f"i3d_3x3x3_r{depth}"] = replace(i3d, inflation="3x3x3")
+        for name, base in (("c2d", c2d), ("i3d", i3d)):
+            # Tables 2c, 2e, 2f; five blocks are the default.
+            for number, prefix in ((1, "nl1"), (5, "nl"), (10, "nl10")):
+                key = f"{prefix}_{name}_r{depth}"
+                table[key] = replace(base, num_nonlocal=number)
+        for axes in ("space", "time"):  # Table 2d.
+            table[f"nl_c2d_r{depth}_{axes}"] = replace(
+                table[f"nl_c2d_r{depth}"], attention_axes=axes
+            )
+    one = table["nl1_c2d_r50"]
+    for mode in ("gaussian", "dot_product", "concatenation"):  # Table 2a.
+        table[f"nl1_c2d_r50_{mode}"] = replace(one, mode=mode)
+    for stage in ("res2", "res3", "res5"):  # Table 2b.
+        table[f"nl1_c2d_r50_{stage}"] = replace(one, nonlocal_stage=stage)
+    # Not of the paper: small enough to train on a CPU in a minute.
+    small = replace(
+        table["c2d_r50"],
+        depth=26,
+        width=16,
+        num_frames=8,
+        sampling_rate=8,
+        stem="stride1",
+    )
+    table["small_c2d"] = small
+    table["small_nl_c2d"] = replace(small, num_nonlocal=2)
+    # The released models for other clips; the longer ones (table 2g) are
+    # trained with frozen batch norm.
+    frozen = {"norm": "affine", "nonlocal_norm": None, "res3_group": 4}
+    for depth in (50, 101):
+        for name in ("c2d", "i3d", "nl_c2d", "nl_i3d"):
+            key = f"{name}_r{depth}"
+            short = {"num_frames": 8, "sampling_rate": 8, "stem": "stride1"}
+            table[f"{key}_8x8"] = replace(table[key], **short)
+            table[f"{key}_32x4"] = replace(
+                table[key], sampling_rate=4, stem="stride1", **frozen
+            )
+            table[f"{key}_128x1"] = replace(
+                table[key], num_frames=128, sampling_rate=1, **frozen
+            )
+    return table
+
+
+VARIANTS: dict[str, Variant] = _variants()
