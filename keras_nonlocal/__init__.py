@@ -1,5 +1,7 @@
 """Non-local neural networks for video, in Keras 3."""
 
+from keras_nonlocal.data.sampling import ClipSpec
+from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.layers.batch_norm import Affine
 from keras_nonlocal.layers.batch_norm import BatchNormalization
 from keras_nonlocal.layers.non_local import NonLocal
@@ -24,6 +26,7 @@ __all__ = [
     "C2D101",
     "C2D50",
     "ClipNormalization",
+    "ClipSpec",
     "I3D101",
     "I3D50",
     "NLC2D101",
@@ -34,6 +37,7 @@ __all__ = [
     "ResNet3D",
     "VARIANTS",
     "Variant",
+    "VideoList",
     "__version__",
     "count_macs",
 ]

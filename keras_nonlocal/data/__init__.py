@@ -1,0 +1,1 @@
+"""Videos on disk to batches of clips."""

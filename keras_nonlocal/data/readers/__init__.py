@@ -1,0 +1,1 @@
+"""From how a data set lies on disk to a `VideoList`, one module each."""

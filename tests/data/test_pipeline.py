@@ -1,0 +1,420 @@
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_nonlocal.data import decode
+from keras_nonlocal.data import pipeline
+from keras_nonlocal.data import transforms
+from keras_nonlocal.data.sampling import ClipSpec
+from keras_nonlocal.data.videos import VideoList
+
+CLIP = ClipSpec(4, 2)
+
+
+def dataset(videos, *, training, **changes):
+    arguments = {"batch_size": 4, "crop_size": 24, "short_side": (24, 32)}
+    return pipeline.clip_dataset(
+        videos, CLIP, training=training, **(arguments | changes)
+    )
+
+
+def arrays(batches):
+    """(frames, labels) of a whole epoch."""
+    frames, labels = zip(*batches.as_numpy_iterator(), strict=True)
+    return np.concatenate(frames), np.concatenate(labels)
+
+
+def assert_same(first, second):
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """Makes a list whose videos at the given places cannot be read."""
+
+    def make(videos, places):
+        paths = list(videos.paths)
+        for place in places:
+            paths[place] = str(tmp_path / f"broken{place}.mp4")
+            (tmp_path / f"broken{place}.mp4").write_bytes(b"not a video")
+        return VideoList(tuple(paths), videos.labels, videos.class_names)
+
+    return make
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_shapes_and_types(relation, training):
+    batches = dataset(relation[0], training=training)
+    frames, labels = batches.element_spec
+    batch = 4 if training else None
+    assert frames == tf.TensorSpec((batch, 4, 24, 24, 3), tf.uint8)
+    assert labels == tf.TensorSpec((batch,), tf.int32)
+    for frames, labels in batches:
+        assert frames.shape == (4, 4, 24, 24, 3)
+        assert labels.shape == (4,)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_strategies_divide_batches_not_files(relation, training):
+    options = dataset(relation[0], training=training).options()
+    policy = options.experimental_distribute.auto_shard_policy
+    assert policy == tf.data.experimental.AutoShardPolicy.DATA
+
+
+def test_evaluation_is_the_middle_of_every_video_in_order(relation):
+    videos = relation[1]
+    frames, labels = arrays(dataset(videos, training=False))
+    assert labels.tolist() == videos.labels.tolist()
+    for path, clip in zip(videos.paths, frames, strict=True):
+        # 16 frames, 4x2 takes 8: starts 0 to 8, the middle is 4.
+        expected = decode.read_frames(path, [4, 6, 8, 10], short_side=24)
+        np.testing.assert_array_equal(clip, expected)
+
+
+def test_evaluation_crops_the_center(relation):
+    videos = relation[1]
+    batches = dataset(videos, training=False, short_side=(32, 64))
+    clip = arrays(batches)[0][0]
+    expected = decode.read_frames(videos.paths[0], [4, 6, 8, 10])
+    np.testing.assert_array_equal(clip, expected[:, 4:28, 4:28])
+
+
+def test_evaluation_keeps_the_remainder(relation):
+    sizes = [len(y) for _, y in dataset(relation[1], training=False)]
+    assert sizes == [4, 2]
+
+
+def find(clip, videos):
+    """(video, start, flipped) of an uncropped clip."""
+    for number, path in enumerate(videos.paths):
+        frames = decode.read_frames(path, range(16))
+        for start in range(16):
+            expected = frames[(start + 2 * np.arange(4)) % 16]
+            for flipped in (False, True):
+                if (clip == expected).all():
+                    return number, start, flipped
+                expected = expected[:, :, ::-1]
+    raise AssertionError("no such clip")
+
+
+def test_training_takes_random_clips_of_every_video_once(relation):
+    videos = relation[0]
+    batches = dataset(
+        videos, training=True, crop_size=32, short_side=(32, 32), batch_size=6
+    )
+    seen = []
+    for _ in range(3):
+        frames, labels = arrays(batches)
+        found = [find(clip, videos) for clip in frames]
+        numbers = [number for number, _, _ in found]
+        assert sorted(numbers) == list(range(12))
+        assert numbers != sorted(numbers)
+        assert labels.tolist() == videos.labels[numbers].tolist()
+        seen += found
+    starts = {start for _, start, _ in seen}
+    assert starts <= set(range(9))
+    assert len(starts) > 5
+    assert {flipped for _, _, flipped in seen} == {False, True}
+
+
+def test_training_without_flip(relation):
+    batches = dataset(
+        relation[0],
+        training=True,
+        crop_size=32,
+        short_side=(32, 32),
+        flip=False,
+    )
+    found = [find(clip, relation[0]) for clip in arrays(batches)[0]]
+    assert not any(flipped for _, _, flipped in found)
+
+
+def test_augmentation_is_what_transforms_makes_of_the_numbers(relation):
+    """The reader called directly, as the graph calls it."""
+    videos = relation[0]
+    reader = pipeline._ClipReader(
+        videos, CLIP, 24, (24, 32), True, pipeline.SkipLog()
+    )
+    units = np.array([0.9, 0.99, 0.5, 0.2, 0.8, 0.3], "float32")
+    frames, label = reader.training(np.int32(7), units)
+    transform = transforms.random_transform(
+        units[2:], 32, 32, 24, (24, 32), True
+    )
+    assert transform.flip
+    assert transform.short_side == 28
+    indices = [8, 10, 12, 14]
+    whole = decode.read_frames(videos.paths[7], indices, short_side=28)
+    np.testing.assert_array_equal(frames, transform(whole))
+    assert label == videos.labels[7]
+    assert label.dtype == np.int32
+
+
+def test_seed_and_epoch_decide(relation):
+    first = dataset(relation[0], training=True, seed=5)
+    epochs = [arrays(first), arrays(first)]
+    # Neither the global seed nor the number of threads plays a part.
+    tf.random.set_seed(1234)
+    again = dataset(relation[0], training=True, seed=5, num_parallel_calls=4)
+    assert_same(arrays(again), epochs[0])
+    assert_same(arrays(again), epochs[1])
+    assert (epochs[0][0] != epochs[1][0]).any()
+    other = dataset(relation[0], training=True, seed=6)
+    assert (arrays(other)[0] != epochs[0][0]).any()
+
+
+def test_evaluation_has_nothing_random(relation):
+    batches = dataset(relation[1], training=False, seed=5)
+    other = dataset(relation[1], training=False, seed=6)
+    assert_same(arrays(batches), arrays(batches))
+    assert_same(arrays(batches), arrays(other))
+
+
+def test_training_drops_the_remainder_and_knows_its_length(relation):
+    batches = dataset(relation[0], training=True, batch_size=5)
+    assert batches.cardinality() == 2
+    assert [len(y) for _, y in batches] == [5, 5]
+
+
+def test_training_replaces_what_cannot_be_read(relation, broken):
+    videos = broken(relation[0], [3, 4, 11])
+    skips = pipeline.SkipLog()
+    batches = dataset(
+        videos,
+        training=True,
+        batch_size=12,
+        crop_size=32,
+        short_side=(32, 32),
+        skips=skips,
+    )
+    frames, labels = arrays(batches)
+    good = videos.subset([i for i in range(12) if i not in (3, 4, 11)])
+    found = [find(clip, good)[0] for clip in frames]
+    assert labels.tolist() == good.labels[found].tolist()
+    # 5 also stands in for 3 and 4, and 0 for 11.
+    names = [good.paths[number] for number in found]
+    assert names.count(videos.paths[5]) == 3
+    assert names.count(videos.paths[0]) == 2
+    assert skips.count == 4
+    assert set(skips.reasons) == {videos.paths[i] for i in (3, 4, 11)}
+
+
+def test_evaluation_leaves_out_what_cannot_be_read(relation, broken):
+    videos = broken(relation[1], [0, 5])
+    skips = pipeline.SkipLog()
+    batches = dataset(videos, training=False, skips=skips)
+    expected = arrays(dataset(relation[1], training=False))
+    assert_same(arrays(batches), [part[1:5] for part in expected])
+    assert skips.count == 2
+
+
+def test_a_partly_readable_video_is_used_where_it_can_be(shared):
+    """The decoder gives 28 of this file's 50 frames."""
+    path = str(shared / "data" / "awkward" / "corrupted.mp4")
+    videos = VideoList((path,), np.zeros(1, int), ("a",))
+    skips = pipeline.SkipLog()
+    reader = pipeline._ClipReader(videos, CLIP, 24, (24, 32), False, skips)
+    units = np.zeros(6, "float32")
+    assert reader.training(np.int32(0), units)[0].shape == (4, 24, 24, 3)
+    assert skips.count == 0
+    units[1] = 0.99
+    with pytest.raises(ValueError, match="Received none.*28 of 50"):
+        reader.training(np.int32(0), units)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_readable_video_is_an_error(relation, broken, training):
+    videos = broken(relation[1], range(6))
+    batches = dataset(videos, training=training)
+    message = r"one of the 6 videos must be readable.*broken\d\.mp4"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        arrays(batches)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 7}, "at least 7 videos.*Received: 6"),
+        ({"crop_size": 0}, "crop_size=0"),
+        ({"crop_size": 25}, "crop_size=25"),
+        ({"short_side": (30, 29)}, r"short_side=\(30, 29\)"),
+    ],
+)
+def test_refuses(relation, changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataset(relation[1], training=True, **changes)
+
+
+def test_refuses_an_empty_list():
+    videos = VideoList((), [], ("a",))
+    with pytest.raises(ValueError, match="at least 1 videos"):
+        dataset(videos, training=False)
+
+
+def test_skip_log_counts_from_many_threads():
+    skips = pipeline.SkipLog()
+
+    def add(name):
+        for _ in range(200):
+            skips.add(name, ValueError(f"{name} is broken"))
+
+    threads = [
+        threading.Thread(target=add, args=(f"{i % 2}.mp4",)) for i in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert skips.count == 1600
+    reasons = {"0.mp4": "0.mp4 is broken", "1.mp4": "1.mp4 is broken"}
+    assert skips.reasons == reasons
+    # A caller that changes the copy does not change the log.
+    skips.reasons.clear()
+    assert skips.reasons == reasons
+
+
+def test_warns_once_about_each_file(relation, broken, monkeypatch):
+    warned = []
+    monkeypatch.setattr(
+        pipeline.logging, "warning", lambda _, error: warned.append(str(error))
+    )
+    videos = broken(relation[1], [1, 2])
+    batches = dataset(videos, training=False)
+    arrays(batches)
+    arrays(batches)
+    paths = sorted(message.split(": ")[0] for message in warned)
+    assert paths == list(videos.paths[1:3])
+
+
+def from_directory(relation, **changes):
+    root = relation[0].paths[0].rsplit("/", 2)[0]
+    arguments = {"num_frames": 4, "batch_size": 2, "crop_size": 24}
+    arguments |= {"short_side": (24, 32)} | changes
+    return pipeline.video_dataset_from_directory(root, **arguments)
+
+
+def test_from_directory(relation):
+    batches = from_directory(relation)
+    assert batches.class_names == ["different_colour", "same_colour"]
+    assert batches.skips.count == 0
+    assert batches.cardinality() == 6
+    assert_same(
+        arrays(batches),
+        arrays(dataset(relation[0], training=True, batch_size=2)),
+    )
+
+
+def test_from_directory_without_shuffle(relation):
+    batches = from_directory(relation, shuffle=False)
+    assert_same(arrays(batches), arrays(dataset(relation[0], training=False)))
+
+
+def test_from_directory_split(relation):
+    train, validation = from_directory(
+        relation, validation_split=0.25, subset="both", seed=3
+    )
+    first, second = relation[0].split(0.25, seed=3)
+    options = {"batch_size": 2, "seed": 3}
+    expected = arrays(dataset(first, training=True, **options))
+    assert_same(arrays(train), expected)
+    assert_same(arrays(validation), arrays(dataset(second, training=False)))
+    assert train.skips is not validation.skips
+    for subset, part in ("training", expected), ("validation", None):
+        batches = from_directory(
+            relation, validation_split=0.25, subset=subset, seed=3
+        )
+        part = arrays(validation) if part is None else part
+        assert_same(arrays(batches), part)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"subset": "training"}, "`subset` needs `validation_split`"),
+        ({"validation_split": 0.5}, "`subset` must be one of"),
+        ({"validation_split": 0.5, "subset": "test"}, "subset='test'"),
+        ({"validation_split": 2.0, "subset": "both"}, "`fraction`"),
+        ({"num_frames": 0}, "`num_frames`"),
+    ],
+)
+def test_from_directory_refuses(relation, changes, message):
+    with pytest.raises(ValueError, match=message):
+        from_directory(relation, **changes)
+
+
+SCRIPT = """
+    import sys
+    import zlib
+
+    import tensorflow as tf
+
+    from keras_nonlocal.data import pipeline
+    from keras_nonlocal.data.readers.folder import read_folder
+    from keras_nonlocal.data.sampling import ClipSpec
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    batches = pipeline.clip_dataset(
+        read_folder(sys.argv[1]),
+        ClipSpec(4, 2),
+        batch_size=4,
+        training=True,
+        crop_size=24,
+        short_side=(24, 32),
+        seed=5,
+    )
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    checksum = 0
+    for frames, labels in strategy.experimental_distribute_dataset(batches):
+        for part in strategy.experimental_local_results(frames):
+            assert part.shape == (2, 4, 24, 24, 3)
+            checksum = zlib.crc32(part.numpy().tobytes(), checksum)
+    print(checksum)
+"""
+
+
+def test_same_clips_in_another_process_on_two_devices(relation):
+    root = relation[0].paths[0].rsplit("/", 2)[0]
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), root]
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    batches = dataset(relation[0], training=True, seed=5)
+    checksum = zlib.crc32(arrays(batches)[0].tobytes())
+    assert result.stdout.split()[-1] == str(checksum)
+
+
+def test_repeating_goes_through_the_epochs(relation):
+    epochs = dataset(relation[1], training=True)
+    expected = [batch for _ in range(3) for batch in epochs]
+    endless = dataset(relation[1], training=True, repeat=True)
+    assert int(endless.cardinality()) == tf.data.INFINITE_CARDINALITY
+    for _ in range(2):  # A new iteration begins anew.
+        batches = list(endless.take(len(expected)))
+        for ours, theirs in zip(batches, expected, strict=True):
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_evaluation_knows_how_many_batches_there_should_be(relation, broken):
+    batches = dataset(relation[1], training=False)
+    assert int(batches.cardinality()) == len(list(batches))
+    videos = broken(relation[1], [2])
+    batches = dataset(videos, training=False)
+    assert int(batches.cardinality()) == len(list(batches))
