@@ -1,0 +1,1 @@
+"""Testing trained networks on videos."""

@@ -1,0 +1,133 @@
+"""SavedModels that serve without this package."""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_nonlocal.layers.preprocessing import ClipNormalization
+
+# TensorFlow Serving leaves files of this folder alone.
+_ABOUT = "assets.extra/model.json"
+_TOLERANCE = 1e-5
+# A clip of this many frames, rows and columns passes every network.
+_AMPLE = 256
+
+
+def export_saved_model(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    about: dict | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a SavedModel that takes uint8 RGB clips.
+
+    The serving signature is `(batch, frames, height, width, 3)` uint8 to
+    `(batch, classes)` float32; every size that the model's input leaves open is
+    dynamic. What was written is loaded again and compared with the model before
+    it is moved to `path`.
+
+    Args:
+        model: A functional model of this package, with its preprocessing.
+        path: Folder to write.
+        about: What to write beside the graph, JSON: class names, clip and the
+            like; `read_about` gives it back.
+        overwrite: Whether an existing folder may be replaced.
+
+    Raises:
+        FileExistsError: If the folder exists and `overwrite` is not set.
+        ValueError: If the model does not take RGB in 0..255, or if what was
+            written differs from the model.
+    """
+    path = pathlib.Path(path)
+    if not any(isinstance(layer, ClipNormalization) for layer in model.layers):
+        raise ValueError(
+            "The serving signature takes RGB in 0..255: build the model with "
+            f"include_preprocessing=True. Received: model {model.name!r}"
+        )
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; pass overwrite=True to replace")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        written = pathlib.Path(folder) / "saved_model"
+        _write(model, written)
+        about_file = written / _ABOUT
+        about_file.parent.mkdir(exist_ok=True)
+        about_file.write_text(json.dumps(about or {}, indent=1))
+        _verify(model, written)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(written, path)
+
+
+def read_about(path: str | os.PathLike[str]) -> dict:
+    """What `export_saved_model` was given as `about`.
+
+    Raises:
+        ValueError: If the folder is not such an export.
+    """
+    file = pathlib.Path(path) / _ABOUT
+    if not file.is_file():
+        raise ValueError(
+            f"{os.fspath(path)!r} is not a folder that export_saved_model "
+            f"wrote: it has no {_ABOUT}."
+        )
+    return json.loads(file.read_text())
+
+
+def _write(model: keras.Model, path: pathlib.Path) -> None:
+    signature = tf.TensorSpec(model.input_shape, tf.uint8, name="clip")
+    smallest = [_smallest(model, axis) for axis in (1, 2, 3)]
+
+    def serve(clip: tf.Tensor) -> tf.Tensor:
+        is_large_enough = tf.debugging.assert_greater_equal(
+            tf.shape(clip)[1:4],
+            smallest,
+            f"The network takes clips of at least {smallest} frames, rows and "
+            "columns. Received fewer",
+        )
+        with tf.control_dependencies([is_large_enough]):
+            clip = tf.cast(clip, tf.float32)
+        return model(clip, training=False)
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(name="serve", fn=serve, input_signature=[signature])
+    archive.write_out(os.fspath(path), verbose=False)
+
+
+def _smallest(model: keras.Model, axis: int) -> int:
+    """The fewest frames, rows or columns that pass through the network."""
+    shape = [given or _AMPLE for given in (1, *model.input_shape[1:])]
+    for size in range(1, shape[axis]):
+        smaller = shape.copy()
+        smaller[axis] = size
+        try:
+            model.compute_output_shape(smaller)
+        except ValueError:
+            continue
+        return size
+    return shape[axis]
+
+
+def _verify(model: keras.Model, path: pathlib.Path) -> None:
+    """Compares the written graph with the model on two random clips."""
+    usual = (2, 32, 64, 64, 3)
+    shape = [
+        given or size
+        for given, size in zip(model.input_shape, usual, strict=True)
+    ]
+    clip = np.random.default_rng(0).integers(0, 256, shape, "uint8")
+    loaded = tf.saved_model.load(os.fspath(path))
+    expected = np.asarray(model(clip, training=False))
+    error = np.max(np.abs(np.asarray(loaded.serve(clip)) - expected))
+    if not error <= _TOLERANCE:
+        raise ValueError(
+            f"The exported model differs from {model.name!r} by {error:.2g}, "
+            f"more than {_TOLERANCE}; nothing was written."
+        )

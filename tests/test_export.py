@@ -1,0 +1,96 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_nonlocal import export
+from tests.models.test_resnet3d import SMALL
+from tests.models.test_resnet3d import random_clip
+from tests.models.test_resnet3d import small
+
+ABOUT = {"class_names": ["a", "b", "c", "d", "e"], "clip": "8x2"}
+# A process that has Keras and TensorFlow but not this package.
+FRESH = """
+import sys
+import numpy as np
+import tensorflow as tf
+assert "keras_nonlocal" not in sys.modules
+folder, clips, scores = sys.argv[1:]
+serve = tf.saved_model.load(folder).signatures["serving_default"]
+signature, = serve.structured_input_signature[1].values()
+assert signature.dtype == tf.uint8, signature
+data = np.load(clips)
+np.savez(scores, **{
+    name: next(iter(serve(tf.constant(data[name])).values()))
+    for name in data
+})
+assert "keras_nonlocal" not in sys.modules
+"""
+
+
+def test_a_fresh_process_serves_any_size(rng, tmp_path):
+    model = small()
+    export.export_saved_model(model, tmp_path / "served", ABOUT)
+    shapes = [(1, 8, 48, 48, 3), (3, 8, 48, 48, 3), (2, 11, 40, 64, 3)]
+    clips = {f"clip{i}": random_clip(rng, s) for i, s in enumerate(shapes)}
+    np.savez(tmp_path / "clips.npz", **clips)
+    subprocess.run(
+        [sys.executable, "-c", FRESH]
+        + [str(tmp_path / x) for x in ("served", "clips.npz", "scores.npz")],
+        check=True,
+        cwd=tmp_path,
+        env={"TF_CPP_MIN_LOG_LEVEL": "3", "PATH": ""},
+    )
+    served = np.load(tmp_path / "scores.npz")
+    for name, clip in clips.items():
+        expected = np.asarray(model(clip))
+        np.testing.assert_allclose(served[name], expected, atol=1e-5)
+        assert np.std(expected) > 1e-3
+
+
+def test_too_small_a_clip_is_an_error_not_a_nan(tmp_path, rng):
+    export.export_saved_model(small(), tmp_path / "served")
+    loaded = tf.saved_model.load(str(tmp_path / "served"))
+    frames, side = SMALL.minimum_size()
+    smallest = (1, frames, side, side, 3)
+    assert np.all(np.isfinite(loaded.serve(random_clip(rng, smallest))))
+    for axis in (1, 2, 3):
+        shape = list(smallest)
+        shape[axis] -= 1
+        message = rf"at least \[{frames}, {side}, {side}\] frames"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            loaded.serve(random_clip(rng, shape))
+
+
+def test_about_is_kept(tmp_path):
+    export.export_saved_model(small(), tmp_path / "served", ABOUT)
+    assert export.read_about(tmp_path / "served") == ABOUT
+    with pytest.raises(ValueError, match=r"assets\.extra"):
+        export.read_about(tmp_path)
+
+
+def test_does_not_overwrite_unless_told(tmp_path):
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "precious").touch()
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        export.export_saved_model(small(), tmp_path / "served")
+    assert (tmp_path / "served" / "precious").exists()
+    export.export_saved_model(small(), tmp_path / "served", overwrite=True)
+    assert not (tmp_path / "served" / "precious").exists()
+
+
+def test_refuses_a_model_that_cannot_take_uint8(tmp_path):
+    with pytest.raises(ValueError, match="include_preprocessing"):
+        export.export_saved_model(
+            small(include_preprocessing=False), tmp_path / "served"
+        )
+
+
+def test_writes_nothing_that_differs(tmp_path, monkeypatch):
+    """A graph whose outputs are not the model's is not left behind."""
+    monkeypatch.setattr(export, "_TOLERANCE", -1.0)
+    with pytest.raises(ValueError, match="differs"):
+        export.export_saved_model(small(), tmp_path / "served")
+    assert list(tmp_path.iterdir()) == []
