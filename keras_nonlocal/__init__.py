@@ -1,5 +1,7 @@
 """Non-local neural networks for video, in Keras 3."""
 
+import importlib
+
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.layers.batch_norm import Affine
@@ -20,24 +22,55 @@ from keras_nonlocal.models.video import NLI3D50
 from keras_nonlocal.models.video import NLI3D101
 from keras_nonlocal.version import __version__
 
+# These need TensorFlow or a video decoder, which networks on the other
+# backends do not: imported when first used.
+_ON_USE = {
+    "TrainConfig": "training.config",
+    "clip_dataset": "data.pipeline",
+    "export_saved_model": "export",
+    "make_relation_dataset": "data.synthetic",
+    "read_folder": "data.readers.folder",
+    "score_video": "evaluation.views",
+    "train": "training.fit",
+    "video_dataset_from_directory": "data.pipeline",
+}
+
 __all__ = [
-    "Affine",
-    "BatchNormalization",
     "C2D101",
     "C2D50",
-    "ClipNormalization",
-    "ClipSpec",
     "I3D101",
     "I3D50",
     "NLC2D101",
     "NLC2D50",
     "NLI3D101",
     "NLI3D50",
+    "VARIANTS",
+    "Affine",
+    "BatchNormalization",
+    "ClipNormalization",
+    "ClipSpec",
     "NonLocal",
     "ResNet3D",
-    "VARIANTS",
+    "TrainConfig",
     "Variant",
     "VideoList",
     "__version__",
+    "clip_dataset",
     "count_macs",
+    "export_saved_model",
+    "make_relation_dataset",
+    "read_folder",
+    "score_video",
+    "train",
+    "video_dataset_from_directory",
 ]
+
+
+def __getattr__(name):
+    if name not in _ON_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ON_USE[name]}"), name)
+
+
+def __dir__():
+    return __all__

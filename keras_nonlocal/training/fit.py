@@ -1,0 +1,234 @@
+"""Training a network on a list of videos, and measuring it on another."""
+
+import dataclasses
+import pathlib
+import time
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from keras_nonlocal.data.pipeline import SkipLog
+from keras_nonlocal.data.pipeline import clip_dataset
+from keras_nonlocal.data.videos import VideoList
+from keras_nonlocal.evaluation.intervals import wilson_interval
+from keras_nonlocal.models.macs import count_macs
+from keras_nonlocal.models.resnet3d import ResNet3D
+from keras_nonlocal.models.variants import Variant
+from keras_nonlocal.training.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What came out of training one network.
+
+    Attributes:
+        name: Of the network.
+        model: The trained network, which gives probabilities.
+        history: Loss and accuracy per epoch, as Keras names them.
+        correct: Test videos whose class was right.
+        tested: Test videos that could be read.
+        scores: Probabilities `(tested, classes)`, in the order of
+            `tested_videos`.
+        tested_videos: Positions in the test list of the videos read.
+        parameters: Number of weights.
+        macs: Multiply-adds of one clip.
+        seconds: Time of training, with the test after each epoch.
+        skipped: Reason for each video that could not be read.
+    """
+
+    name: str
+    model: keras.Model
+    history: dict[str, list[float]]
+    correct: int
+    tested: int
+    scores: np.ndarray
+    tested_videos: list[int]
+    parameters: int
+    macs: int
+    seconds: float
+    skipped: dict[str, str]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the test videos that was right."""
+        return self.correct / self.tested
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy."""
+        return wilson_interval(self.correct, self.tested)
+
+
+def default_strategy() -> tf.distribute.Strategy:
+    """All GPUs of this machine, mirrored; else the default device."""
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def train(
+    name: str,
+    variant: Variant,
+    config: TrainConfig,
+    train_videos: VideoList,
+    test_videos: VideoList,
+    out: pathlib.Path,
+    strategy: tf.distribute.Strategy | None = None,
+) -> TrainResult:
+    """Trains a network from random weights with `fit` and tests it.
+
+    The same arguments give the same weights, clips and order. Videos that
+    cannot be read are skipped, counted and reported.
+
+    Args:
+        name: Of the network, for files and tables.
+        variant: The network.
+        config: Settings.
+        train_videos: Videos to train on.
+        test_videos: Videos to test on: one clip of each after every epoch,
+            which nothing is chosen by.
+        out: Folder for `model.keras` and `history.csv`; made if missing.
+        strategy: Where to train. Default: `default_strategy()`.
+
+    Returns:
+        A `TrainResult`.
+
+    Raises:
+        ValueError: If the videos do not suffice for a batch, or if the loss
+            is no longer finite.
+    """
+    strategy = strategy or default_strategy()
+    out.mkdir(parents=True, exist_ok=True)
+    skips = SkipLog()
+    train_data = _dataset(train_videos, config, True, skips)
+    test_data = _dataset(test_videos, config, False, skips)
+    steps = len(train_videos) // config.batch_size
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = _network(variant, train_videos, None)
+        _compile(model, config, steps * config.epochs, strategy)
+    start = time.monotonic()
+    with warnings.catch_warnings():
+        # A test video that cannot be read makes the pass shorter than Keras
+        # expects. It is in `skips`; no training is interrupted.
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
+        history = model.fit(
+            train_data,
+            epochs=config.epochs,
+            steps_per_epoch=steps,
+            validation_data=test_data,
+            callbacks=[
+                keras.callbacks.TerminateOnNaN(),
+                keras.callbacks.CSVLogger(str(out / "history.csv")),
+            ],
+            shuffle=False,  # The data set shuffles.
+        ).history
+    seconds = time.monotonic() - start
+    _check_finite(name, history)
+    trained = _network(variant, train_videos, "softmax")
+    trained.set_weights(model.get_weights())
+    trained.save(out / "model.keras")
+    if skips.count:
+        logging.warning("%s: skipped %d clips", name, skips.count)
+    return _measure(
+        name, trained, history, config, test_videos, test_data, seconds, skips
+    )
+
+
+def _dataset(
+    videos: VideoList, config: TrainConfig, training: bool, skips: SkipLog
+) -> tf.data.Dataset:
+    return clip_dataset(
+        videos,
+        config.clip,
+        batch_size=config.batch_size,
+        training=training,
+        crop_size=config.crop_size,
+        short_side=config.short_side,
+        flip=config.flip,
+        repeat=training,
+        seed=config.seed,
+        skips=skips,
+    )
+
+
+def _network(
+    variant: Variant, videos: VideoList, activation: str | None
+) -> keras.Model:
+    # Logits in training: a cross-entropy of rounded probabilities has no
+    # gradient where it is needed most.
+    return ResNet3D(
+        variant,
+        classes=len(videos.class_names),
+        classifier_activation=activation,
+    )
+
+
+def _compile(
+    model: keras.Model,
+    config: TrainConfig,
+    steps: int,
+    strategy: tf.distribute.Strategy,
+) -> None:
+    warmup = int(config.warmup * steps)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else config.learning_rate,
+        decay_steps=steps - warmup,
+        warmup_target=config.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    model.compile(
+        keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        # Compiled by XLA, variables of the replicas end on the wrong device.
+        jit_compile=False if strategy.num_replicas_in_sync > 1 else "auto",
+    )
+
+
+def _check_finite(name: str, history: dict[str, list[float]]) -> None:
+    losses = history["loss"]
+    if not np.all(np.isfinite(losses)):
+        raise ValueError(
+            f"{name}: the loss is no longer finite in epoch {len(losses)}; "
+            "lower the learning rate. Losses of the epochs: "
+            f"{[round(loss, 3) for loss in losses]}"
+        )
+
+
+def _measure(
+    name: str,
+    model: keras.Model,
+    history: dict[str, list[float]],
+    config: TrainConfig,
+    videos: VideoList,
+    data: tf.data.Dataset,
+    seconds: float,
+    skips: SkipLog,
+) -> TrainResult:
+    scores = np.concatenate(
+        [model.predict_on_batch(clips) for clips, _ in data]
+    )
+    tested = [
+        number
+        for number, path in enumerate(videos.paths)
+        if path not in skips.reasons
+    ]
+    labels = videos.labels[tested]
+    side = config.crop_size
+    return TrainResult(
+        name=name,
+        model=model,
+        history=history,
+        correct=int(np.sum(np.argmax(scores, axis=1) == labels)),
+        tested=len(tested),
+        scores=scores,
+        tested_videos=tested,
+        parameters=model.count_params(),
+        macs=count_macs(model, (config.clip.num_frames, side, side, 3)),
+        seconds=seconds,
+        skipped=skips.reasons,
+    )

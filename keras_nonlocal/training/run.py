@@ -1,0 +1,291 @@
+"""A whole run: train networks, test, export, predict and report."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from keras_nonlocal.data.decode import read_frames
+from keras_nonlocal.data.decode import scan
+from keras_nonlocal.data.sampling import frame_indices
+from keras_nonlocal.data.sampling import middle_start
+from keras_nonlocal.data.transforms import center_transform
+from keras_nonlocal.data.videos import VideoList
+from keras_nonlocal.evaluation.views import score_video
+from keras_nonlocal.export import export_saved_model
+from keras_nonlocal.models.variants import Variant
+from keras_nonlocal.training.config import TrainConfig
+from keras_nonlocal.training.fit import TrainResult
+from keras_nonlocal.training.fit import train
+from keras_nonlocal.visualization import figures
+from keras_nonlocal.visualization import report
+
+_PACKAGES = ("keras-nonlocal", "keras", "tensorflow", "numpy", "av")
+_NUM_SAMPLES = 8
+
+
+def run(
+    networks: Mapping[str, Variant],
+    config: TrainConfig,
+    train_videos: VideoList,
+    test_videos: VideoList,
+    out: str | os.PathLike[str],
+    title: str,
+    notes: Sequence[str] = (),
+) -> dict:
+    """Trains networks on the same clips and leaves a folder about them.
+
+    Writes `index.html` (the report), `results.json` (its numbers) and for each
+    network `NAME/model.keras`, `NAME/saved_model` and `NAME/history.csv`. An
+    exported model is loaded from its folder to predict one test video.
+
+    Args:
+        networks: The networks by name.
+        config: Settings of all of them.
+        train_videos: Videos to train on.
+        test_videos: Videos held out.
+        out: Folder to write to; an earlier run there is overwritten.
+        title: Of the report.
+        notes: Paragraphs that introduce the report.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: As `train` and `export_saved_model`.
+    """
+    figures.require_matplotlib()
+    out = pathlib.Path(out)
+    results = []
+    for name, variant in networks.items():
+        logging.info("training %s", name)
+        result = train(
+            name, variant, config, train_videos, test_videos, out / name
+        )
+        results.append(result)
+    path = test_videos.paths[results[0].tested_videos[0]]
+    predicted = {
+        result.name: _export_and_predict(
+            result, config, test_videos, path, out / result.name
+        )
+        for result in results
+    }
+    numbers = _numbers(
+        title, results, config, train_videos, test_videos, path, predicted
+    )
+    (out / "results.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    page = _page(title, notes, results, config, test_videos, numbers)
+    (out / "index.html").write_text(page, encoding="utf-8")
+    return numbers
+
+
+def _export_and_predict(
+    result: TrainResult,
+    config: TrainConfig,
+    videos: VideoList,
+    path: str,
+    out: pathlib.Path,
+) -> list[float]:
+    """Scores of a video by the exported model, as loaded from its folder."""
+    about = {
+        "class_names": list(videos.class_names),
+        "clip": str(config.clip),
+        "crop_size": config.crop_size,
+        "short_side": config.short_side[0],
+    }
+    folder = out / "saved_model"
+    export_saved_model(result.model, folder, about, overwrite=True)
+    loaded = tf.saved_model.load(os.fspath(folder))
+    scores = score_video(
+        loaded.serve,
+        path,
+        config.clip,
+        crop_size=config.crop_size,
+        short_side=config.short_side[0],
+    )
+    return [float(score) for score in scores]
+
+
+def _numbers(
+    title: str,
+    results: Sequence[TrainResult],
+    config: TrainConfig,
+    train_videos: VideoList,
+    test_videos: VideoList,
+    path: str,
+    predicted: Mapping[str, list[float]],
+) -> dict:
+    skipped: dict[str, str] = {}
+    for result in results:
+        skipped.update(result.skipped)
+    return {
+        "title": title,
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "versions": {
+            name: importlib.metadata.version(name) for name in _PACKAGES
+        },
+        "config": {
+            **dataclasses.asdict(config),
+            "clip": str(config.clip),
+        },
+        "train_videos": len(train_videos),
+        "test_videos": len(test_videos),
+        "class_names": list(test_videos.class_names),
+        "skipped": skipped,
+        "networks": [
+            {
+                "name": result.name,
+                "accuracy": result.accuracy,
+                "interval": list(result.interval),
+                "correct": result.correct,
+                "tested": result.tested,
+                "parameters": result.parameters,
+                "macs": result.macs,
+                "seconds": round(result.seconds, 1),
+                "history": result.history,
+            }
+            for result in results
+        ],
+        "predicted_video": {"path": path, "scores": dict(predicted)},
+    }
+
+
+def _page(
+    title: str,
+    notes: Sequence[str],
+    results: Sequence[TrainResult],
+    config: TrainConfig,
+    videos: VideoList,
+    numbers: dict,
+) -> str:
+    curves = figures.training_curves(
+        {result.name: result.history for result in results}
+    )
+    names = [result.name for result in results]
+    return report.page(
+        title,
+        [
+            *(report.paragraph(note) for note in notes),
+            report.heading("Held-out videos"),
+            _table(results),
+            report.paragraph(
+                "Accuracy on one clip of each held-out video, with its 95 % "
+                "Wilson interval over the videos; one seed. Multiply-adds are "
+                "of one clip. Training time includes a test after each epoch.",
+                note=True,
+            ),
+            report.heading("Training"),
+            report.picture(
+                curves, f"Loss and accuracy over epochs of {', '.join(names)}"
+            ),
+            report.heading("Clips and predictions"),
+            *_samples(results, config, videos),
+            report.heading("The exported model on a file"),
+            *_predicted(numbers, videos),
+            report.heading("Videos left out"),
+            *_skipped(numbers["skipped"]),
+            report.heading("How this was made"),
+            report.code(_settings(numbers)),
+        ],
+    )
+
+
+def _table(results: Sequence[TrainResult]) -> str:
+    header = (
+        "network",
+        "accuracy",
+        "95 % interval",
+        "right",
+        "parameters",
+        "GMACs",
+        "training time",
+    )
+    rows = []
+    for result in results:
+        low, high = result.interval
+        rows.append(
+            (
+                result.name,
+                f"{result.accuracy:.1%}",
+                f"{low:.1%} to {high:.1%}",
+                f"{result.correct} of {result.tested}",
+                f"{result.parameters:,}",
+                f"{result.macs / 1e9:.3f}",
+                f"{result.seconds:.0f} s",
+            )
+        )
+    return report.table(header, rows)
+
+
+def _samples(
+    results: Sequence[TrainResult], config: TrainConfig, videos: VideoList
+) -> list[str]:
+    """Videos spread over the test list, so over the classes."""
+    tested = results[0].tested_videos
+    spread = np.linspace(0, len(tested) - 1, min(_NUM_SAMPLES, len(tested)))
+    samples = []
+    for position in spread.round().astype(int).tolist():
+        number = tested[position]
+        path = videos.paths[number]
+        samples.append(
+            report.prediction(
+                figures.film_strip(_middle_clip(path, config)),
+                pathlib.Path(path).name,
+                videos.class_names[videos.labels[number]],
+                videos.class_names,
+                {result.name: result.scores[position] for result in results},
+            )
+        )
+    return samples
+
+
+def _middle_clip(path: str, config: TrainConfig) -> np.ndarray:
+    """At most 8 frames of the clip that was scored."""
+    video = scan(path)
+    start = middle_start(config.clip, video.num_frames)
+    indices = frame_indices(start, config.clip, video.num_frames)
+    crop = center_transform(
+        video.height, video.width, config.crop_size, config.short_side[0]
+    )
+    indices = indices[:: -(-len(indices) // 8)]
+    return read_frames(path, indices, crop.short_side, crop)
+
+
+def _predicted(numbers: dict, videos: VideoList) -> list[str]:
+    path = numbers["predicted_video"]["path"]
+    label = videos.labels[videos.paths.index(path)]
+    rows = [
+        (name, *(f"{score:.1%}" for score in scores))
+        for name, scores in numbers["predicted_video"]["scores"].items()
+    ]
+    return [
+        report.paragraph(
+            f"{path} (its class is {videos.class_names[label]}), mean over 10 "
+            "clips, by the SavedModel of each network as loaded from disk:"
+        ),
+        report.table(("network", *videos.class_names), rows),
+    ]
+
+
+def _skipped(skipped: Mapping[str, str]) -> list[str]:
+    if not skipped:
+        return [report.paragraph("None: every video could be read.")]
+    return [report.table(("file", "reason"), list(skipped.items()))]
+
+
+def _settings(numbers: dict) -> str:
+    measured = ("title", "networks", "skipped", "predicted_video")
+    settings = {k: v for k, v in numbers.items() if k not in measured}
+    return json.dumps(settings, indent=1)

@@ -1,0 +1,147 @@
+"""The commands as a user runs them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_nonlocal import make_relation_dataset
+
+
+def command(name, *arguments, status=0):
+    """Output of `python -m keras_nonlocal.cli.NAME`."""
+    result = subprocess.run(
+        [sys.executable, "-m", f"keras_nonlocal.cli.{name}", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        timeout=500,
+    )
+    assert result.returncode == status, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on a folder of videos, two of which are broken."""
+    root = tmp_path_factory.mktemp("cli")
+    make_relation_dataset(root, 16, 16, num_frames=16, size=40, progress=False)
+    folder = root / "train" / "same_colour"
+    (folder / "text.mp4").write_text("not a video")
+    whole = next(folder.glob("0*.mp4")).read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 3])
+    output = command(
+        "train",
+        f"--data={root / 'train'}",
+        f"--out={root / 'run'}",
+        "--variants=small_nl_c2d",
+        "--clip=8x2",
+        "--epochs=2",
+        "--batch_size=4",
+        "--crop_size=32",
+        "--short_side=32,36",
+        "--held_out=0.4",
+    )
+    return root, output
+
+
+def test_train_leaves_report_numbers_and_models(trained):
+    root, output = trained
+    run = root / "run"
+    results = json.loads((run / "results.json").read_text())
+    (network,) = results["networks"]
+    assert network["name"] == "small_nl_c2d"
+    assert network["tested"] + 2 >= results["test_videos"]
+    assert network["accuracy"] == network["correct"] / network["tested"]
+    assert len(network["history"]["loss"]) == 2
+    assert "Epoch 2/2" in output and "The report:" in output
+    page = (run / "index.html").read_text()
+    assert f"{network['accuracy']:.1%}" in page
+    assert f"{network['parameters']:,}" in page
+    assert page.count("data:image/png") >= 2
+    model = keras.models.load_model(run / "small_nl_c2d" / "model.keras")
+    assert model.count_params() == network["parameters"]
+
+
+def test_train_skips_counts_and_reports_broken_files(trained):
+    root, output = trained
+    results = json.loads((root / "run" / "results.json").read_text())
+    names = {pathlib.Path(path).name for path in results["skipped"]}
+    assert names == {"text.mp4", "cut.mp4"}
+    page = (root / "run" / "index.html").read_text()
+    for name in names:
+        assert name in page and name in output
+
+
+def test_predict_agrees_with_the_report(trained):
+    root, _ = trained
+    results = json.loads((root / "run" / "results.json").read_text())
+    saved = root / "run" / "small_nl_c2d" / "saved_model"
+    path = results["predicted_video"]["path"]
+    scores = results["predicted_video"]["scores"]["small_nl_c2d"]
+    best = int(np.argmax(scores))
+    output = command("predict", f"--model={saved}", path)
+    line = output[output.index(path) :].splitlines()[1]
+    assert line.split() == [
+        f"{scores[best]:.1%}",
+        results["class_names"][best],
+    ]
+    broken = root / "train" / "same_colour" / "text.mp4"
+    output = command("predict", f"--model={saved}", str(broken), path, status=1)
+    assert "cannot be read" in output and results["class_names"][best] in output
+
+
+def test_train_says_what_is_wrong(tmp_path):
+    output = command("train", f"--data={tmp_path}", status=1)
+    assert "CLASS" in output
+    output = command(
+        "train", f"--data={tmp_path}", "--variants=resnet", status=1
+    )
+    assert "--variants must be among" in output and "nl_i3d_r50" in output
+
+
+def test_predict_says_what_is_wrong(tmp_path):
+    output = command("predict", f"--model={tmp_path}", "a.mp4", status=1)
+    assert "export_saved_model" in output
+
+
+def test_info_prints_the_published_counts():
+    output = command("info", "--variants=nl_c2d_r50,nl_i3d_r50_8x8")
+    lines = [line for line in output.splitlines() if line.startswith("nl_")]
+    rows = {name: counts for name, *counts in map(str.split, lines)}
+    # Millions of kernel weights, trainable parameters, ratio of kernels to the
+    # C2D, GMACs and their ratio.
+    for name, clip, kernels, trainable, *rest in (
+        ("nl_c2d_r50", "32x2", 31.6141, 31_686_096, 1.302, 28.361, 1.402),
+        ("nl_i3d_r50_8x8", "8x8", 35.33, 35_401_936, 1.455, 36.237, 1.879),
+    ):
+        row = rows[name]
+        assert row[0] == clip
+        assert int(row[1].replace(",", "")) / 1e6 == pytest.approx(
+            kernels, abs=1e-4
+        )
+        assert int(row[2].replace(",", "")) == trainable
+        assert [float(x) for x in row[3:]] == rest
+    output = command("info", "--variants=resnet", status=1)
+    assert "--variants must be among" in output
+
+
+def test_demo_at_the_smallest_size(tmp_path):
+    output = command(
+        "demo",
+        f"--out={tmp_path}",
+        "--train_videos=16",
+        "--test_videos=8",
+        "--epochs=1",
+    )
+    assert "The report:" in output
+    results = json.loads((tmp_path / "results.json").read_text())
+    names = [network["name"] for network in results["networks"]]
+    assert names == ["small_c2d", "small_nl_c2d"]
+    page = (tmp_path / "index.html").read_text()
+    assert "75 %" in page and "None: every video could be read." in page

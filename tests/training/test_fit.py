@@ -1,0 +1,117 @@
+import csv
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_nonlocal import Variant
+from keras_nonlocal import VideoList
+from keras_nonlocal import train
+
+TINY = Variant(depth=26, width=4, num_nonlocal=1, stem="stride1")
+_MIRRORED = pathlib.Path(__file__).with_name("mirrored.py")
+
+
+def with_bad_file(videos, path):
+    return VideoList(
+        (*videos.paths, str(path)),
+        np.append(videos.labels, np.int32(0)),
+        videos.class_names,
+    )
+
+
+def test_learns_saves_and_measures(videos, config, tmp_path):
+    config = dataclasses.replace(config, epochs=12)
+    result = train("tiny", TINY, config, videos, videos, tmp_path)
+    assert result.tested == 16 and result.correct >= 14
+    assert result.accuracy == result.correct / 16
+    assert result.interval[0] < result.accuracy <= result.interval[1]
+    assert result.history["loss"][-1] < result.history["loss"][0]
+    # The saved network gives the reported scores, as probabilities.
+    saved = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(result.scores.sum(1), 1, rtol=1e-5)
+    for ours, theirs in zip(
+        saved.get_weights(), result.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    with open(tmp_path / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    last = result.history["val_accuracy"][-1]
+    assert float(rows[-1]["val_accuracy"]) == pytest.approx(last)
+    assert last == pytest.approx(result.accuracy)
+
+
+def test_same_seed_same_losses(videos, config, tmp_path):
+    def losses(seed):
+        seeded = dataclasses.replace(config, seed=seed, epochs=1)
+        return train("tiny", TINY, seeded, videos, videos, tmp_path).history
+
+    assert losses(3) == losses(3)
+    assert losses(3)["loss"] != losses(4)["loss"]
+
+
+def test_bad_files_are_skipped_counted_and_reported(videos, config, tmp_path):
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video")
+    whole = pathlib.Path(videos.paths[0]).read_bytes()
+    half = tmp_path / "half.mp4"
+    half.write_bytes(whole[: len(whole) // 2])
+    result = train(
+        "tiny",
+        TINY,
+        config,
+        with_bad_file(videos, text),
+        with_bad_file(videos, half),
+        tmp_path / "out",
+    )
+    assert set(result.skipped) == {str(text), str(half)}
+    assert result.tested == 16
+    assert result.tested_videos == list(range(16))
+    assert len(result.scores) == 16
+
+
+def test_a_loss_that_explodes_is_an_error(videos, config, tmp_path):
+    wild = dataclasses.replace(config, learning_rate=1e30, warmup=0.0)
+    with pytest.raises(ValueError, match="no longer finite in epoch 1"):
+        train("tiny", TINY, wild, videos, videos, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def mirrored(videos, tmp_path_factory):
+    """Histories on one device and on two replicas, in a process of their own.
+
+    The devices of a process cannot be split after its first use of them.
+    """
+    folder = tmp_path_factory.mktemp("mirrored")
+    job = {"paths": videos.paths, "labels": videos.labels.tolist()}
+    (folder / "job.json").write_text(json.dumps(job))
+    subprocess.run([sys.executable, str(_MIRRORED), str(folder)], check=True)
+    return json.loads((folder / "histories.json").read_text())
+
+
+def test_synchronized_replicas_train_as_one_device(mirrored):
+    one, two = mirrored["one"], mirrored["two"]
+    assert one.keys() == two.keys()
+    for key in one:
+        np.testing.assert_allclose(two[key], one[key], rtol=2e-3, atol=2e-3)
+    assert one["accuracy"] == two["accuracy"]
+
+
+def test_unsynchronized_statistics_differ(mirrored):
+    difference = np.subtract(mirrored["apart"]["loss"], mirrored["one"]["loss"])
+    assert np.max(np.abs(difference)) > 1e-3
+
+
+def test_evaluation_is_the_same_on_any_number_of_replicas(mirrored):
+    assert mirrored["evaluated_one"]["accuracy"] == pytest.approx(
+        mirrored["evaluated_two"]["accuracy"], abs=1e-7
+    )
+    assert mirrored["evaluated_one"]["loss"] == pytest.approx(
+        mirrored["evaluated_two"]["loss"], rel=1e-5
+    )
