@@ -37,16 +37,18 @@ lint: .venv/test/ready
 	.venv/test/bin/mypy
 
 doctest-and-tests: .venv/test/ready
-	.venv/test/bin/python -m pytest
+	.venv/test/bin/python -m pytest -n 2
 
 # ops, layers and models promise every backend.
+BACKEND_TESTS := tests/ops tests/layers tests/models/test_resnet3d.py \
+    tests/models/test_checkpoint.py tests/models/test_macs.py
 backends: .venv/test/ready
-	KERAS_BACKEND=jax .venv/test/bin/python -m pytest tests/backends.py
-	KERAS_BACKEND=torch .venv/test/bin/python -m pytest tests/backends.py
+	KERAS_BACKEND=torch .venv/test/bin/python -m pytest -q -n 2 $(BACKEND_TESTS)
+	KERAS_BACKEND=jax .venv/test/bin/python -m pytest -q -n 2 $(BACKEND_TESTS)
 
 # The wheel holds all that it needs: import it far from the sources.
 wheel: .venv/test/ready
-	rm -rf build/wheel && mkdir -p build/wheel
+	rm -rf build && mkdir -p build/wheel
 	.venv/test/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	cd build/wheel && ../../.venv/test/bin/python -m pip install --quiet \
 	    --no-deps --target installed *.whl

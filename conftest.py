@@ -8,6 +8,9 @@ import keras
 import numpy as np
 import pytest
 
+# Each command defines flags of its own when imported.
+collect_ignore_glob = ["keras_nonlocal/cli/*.py"]
+
 
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):

@@ -30,7 +30,7 @@ def _fresh_state():
     policy = keras.config.dtype_policy()
     yield
     keras.config.set_dtype_policy(policy)
-    keras.utils.clear_session(free_memory=False)
+    keras.utils.clear_session(free_memory=True)
 
 
 @pytest.fixture
