@@ -59,32 +59,31 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def __init__(self, momentum=MOMENTUM, epsilon=EPSILON, **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
-        if self.axis != -1 or self.renorm or not (self.center and self.scale):
+        # Keras before 3.13 has no `renorm`.
+        renorm = getattr(self, "renorm", False)
+        if self.axis != -1 or renorm or not (self.center and self.scale):
             raise ValueError(
                 "BatchNormalization takes `axis=-1`, with `center` and "
                 "`scale` and without `renorm`. Received: "
                 f"axis={self.axis}, center={self.center}, "
-                f"scale={self.scale}, renorm={self.renorm}"
+                f"scale={self.scale}, renorm={renorm}"
             )
 
     def call(self, inputs, training=None):
         training = training and self.trainable
         if training and self.synchronized:
             return super().call(inputs, training=True)
-        parameters = (
-            ops.cast(self.gamma, "float32"),
-            ops.cast(self.beta, "float32"),
-        )
         if not training:
             return normalization.batch_norm_apply(
                 inputs,
-                *parameters,
-                ops.cast(self.moving_mean, "float32"),
-                ops.cast(self.moving_variance, "float32"),
+                self.gamma,
+                self.beta,
+                self.moving_mean,
+                self.moving_variance,
                 self.epsilon,
             )
         outputs, mean, variance = normalization.batch_norm_train(
-            inputs, *parameters, self.epsilon
+            inputs, self.gamma, self.beta, self.epsilon
         )
         self._track(self.moving_mean, mean)
         self._track(self.moving_variance, variance)

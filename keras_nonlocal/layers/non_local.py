@@ -1,6 +1,7 @@
 """The non-local block (paper, section 3.3)."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_nonlocal.layers.batch_norm import NORMS
@@ -50,7 +51,8 @@ class NonLocal(keras.layers.Layer):
             two cases W_z starts at 0.
         out_bias: Whether W_z has a bias. theta, phi and g always have one.
         kernel_initializer: Of theta, phi, g, w_f and W_z. Default: normal
-            with standard deviation 0.01, as the code.
+            with standard deviation 0.01, as the code. One with a fixed seed
+            makes theta, phi and g start equal.
         data_format: `"channels_last"` or `"channels_first"`, the layout of the
             input and the output. Default: `"channels_last"`.
         **kwargs: Of `keras.layers.Layer`.
@@ -95,6 +97,8 @@ class NonLocal(keras.layers.Layer):
         _check("data_format", data_format, ("channels_last", "channels_first"))
         _check_positive("inter_channels", inter_channels)
         _check_positive("temporal_group", temporal_group)
+        for size in pool_size or ():
+            _check_positive("pool_size", size)
         if temporal_group is not None and attention_axes != "spacetime":
             raise ValueError(
                 '`temporal_group` goes with attention_axes="spacetime". '
@@ -166,8 +170,8 @@ class NonLocal(keras.layers.Layer):
 
         Args:
             inputs: As for a call.
-            query: Integers `(Q, rank - 2)`: a position of the input for each
-                query, for clips (t, y, x).
+            query: Integers `(Q, rank - 2)`, a list or an array: a position of
+                the input for each query, for clips (t, y, x).
 
         Returns:
             `(batch, Q, T', H', W')` for clips, `(batch, Q, H', W')` for images
@@ -175,6 +179,9 @@ class NonLocal(keras.layers.Layer):
             outside the query's window. The primed sizes are those after
             sub-sampling. The softmax modes sum to 1 for each query; the dot
             product is signed; dot product and concatenation do not sum to 1.
+
+        Raises:
+            ValueError: If a query is not a position of the input.
 
         Example:
 
@@ -187,7 +194,7 @@ class NonLocal(keras.layers.Layer):
             self.build(inputs.shape)
         clip = self._as_clip(inputs)
         rank = len(inputs.shape)
-        query = self._as_positions(query, rank)
+        query = self._as_positions(query, self._split(inputs.shape)[0])
         _, height, width = ops.shape(clip)[1:4]
         flat = (query[:, 0] * height + query[:, 1]) * width + query[:, 2]
         theta = ops.take(windows.fold(clip), flat, axis=1)
@@ -235,7 +242,8 @@ class NonLocal(keras.layers.Layer):
         return (input_shape[0] or 1) * (projections + products)
 
     def compute_output_shape(self, input_shape):
-        sizes, _ = self._split(input_shape)
+        sizes, channels = self._split(input_shape)
+        self._check_input(input_shape, sizes, channels)
         pool = self._pool_size(len(input_shape))
         if pool is not None:
             pooling.check_fits(sizes, pool)
@@ -287,6 +295,11 @@ class NonLocal(keras.layers.Layer):
             )
         elif self.pool_size and len(self.pool_size) != rank - 2:
             problem = f"pool_size={self.pool_size} must have {rank - 2} numbers"
+        elif self._pools_across_windows(rank):
+            problem = (
+                f"pool_size={self.pool_size} pools over frames that do not see "
+                "each other"
+            )
         if problem:
             raise ValueError(
                 f"NonLocal on input shape {tuple(shape)}: {problem}"
@@ -298,6 +311,11 @@ class NonLocal(keras.layers.Layer):
             return None
         return self.pool_size or {3: (2,), 4: (2, 2), 5: (1, 2, 2)}[rank]
 
+    def _pools_across_windows(self, rank):
+        pool = self._pool_size(rank)
+        is_limited = self.attention_axes == "space" or self.temporal_group
+        return rank == 5 and pool and pool[0] > 1 and bool(is_limited)
+
     def _num_windows(self, sizes):
         if self.attention_axes == "time" and len(sizes) == 3:
             return sizes[1] * sizes[2]
@@ -307,8 +325,9 @@ class NonLocal(keras.layers.Layer):
 
     def _initializer(self):
         # One instance gives the same values at every use: theta and phi would
-        # start equal.
-        return self.kernel_initializer.clone()
+        # start equal. A plain function has no state to copy.
+        clone = getattr(self.kernel_initializer, "clone", None)
+        return clone() if clone else self.kernel_initializer
 
     def _projection(
         self, name, channels, width, use_bias=True, kernel_initializer=None
@@ -342,16 +361,28 @@ class NonLocal(keras.layers.Layer):
             z = ops.moveaxis(z, -1, 1)
         return z
 
-    def _as_positions(self, query, rank):
+    def _as_positions(self, query, sizes):
         """Integers `(Q, 3)` from positions of an input of any rank."""
-        query = ops.convert_to_tensor(query, "int32")
-        if len(query.shape) != 2 or query.shape[1] != rank - 2:
+        query = np.asarray(query)
+        if (
+            query.ndim != 2
+            or query.shape[1] != len(sizes)
+            or not np.issubdtype(query.dtype, np.integer)
+        ):
             raise ValueError(
-                f"`query` must be (Q, {rank - 2}) integers for an input of "
-                f"rank {rank}. Received: shape {tuple(query.shape)}"
+                f"`query` must be (Q, {len(sizes)}) integers. Received: "
+                f"shape {query.shape}, dtype {query.dtype}"
             )
-        before, after = {5: (0, 0), 4: (1, 0), 3: (0, 2)}[rank]
-        return ops.pad(query, ((0, 0), (before, after)))
+        ends = [np.inf if size is None else size for size in sizes]
+        outside = np.any((query < 0) | (query >= ends), axis=1)
+        if np.any(outside):
+            raise ValueError(
+                f"`query` must be positions of an input of size {sizes}. "
+                f"Received: {query[outside].tolist()}"
+            )
+        before, after = {3: (0, 0), 2: (1, 0), 1: (0, 2)}[len(sizes)]
+        query = np.pad(query, ((0, 0), (before, after)))
+        return ops.convert_to_tensor(query, "int32")
 
     def _keys(self, clip, rank):
         """Phi and g of the keys; in Gaussian mode phi is the clip itself."""

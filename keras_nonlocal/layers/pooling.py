@@ -111,6 +111,11 @@ class PositionAverage(keras.layers.Layer):
         # Half precision scores lose classes; Keras keeps its heads in float32
         # for the same reason.
         super().__init__(**{"dtype": "float32", **kwargs})
+        if average not in ("probability", "logit"):
+            raise ValueError(
+                '`average` must be "probability" or "logit". '
+                f"Received: {average!r}"
+            )
         self.activation = keras.activations.get(activation)
         self.average = average
 

@@ -35,6 +35,14 @@ class ClipNormalization(keras.layers.Layer):
             raise ValueError(f"`std` must be positive. Received: std={std}")
 
     def call(self, inputs):
+        # Keras lets one channel pass where three are expected, and numbers
+        # for three would then be broadcast.
+        if np.broadcast(self.mean, self.std).size not in (1, inputs.shape[-1]):
+            raise ValueError(
+                "The input must have one channel for each number of "
+                f"mean={self.mean} and std={self.std}. "
+                f"Received: shape {tuple(inputs.shape)}"
+            )
         x = ops.cast(inputs, "float32")
         mean = ops.convert_to_tensor(self.mean, "float32")
         std = ops.convert_to_tensor(self.std, "float32")

@@ -1,5 +1,6 @@
 """Batch normalisation of channels-last tensors of any rank."""
 
+from keras import backend
 from keras import config
 from keras import ops
 
@@ -17,31 +18,44 @@ def batch_norm_train(x, gamma, beta, epsilon):
         The normalised `x`, the mean and the (biased) variance of the batch,
         the last two `(channels,)` and float32.
     """
-    if config.backend() == "tensorflow":
+    if _has_fused(x):
         return _fused_train(x, gamma, beta, epsilon)
     axes = tuple(range(len(x.shape) - 1))
-    x32 = ops.cast(x, "float32")
-    mean, variance = ops.moments(x32, axes)
-    y = ops.batch_normalization(x32, mean, variance, -1, beta, gamma, epsilon)
+    full = _at_least_float32(x)
+    mean, variance = ops.moments(full, axes)
+    y = ops.batch_normalization(full, mean, variance, -1, beta, gamma, epsilon)
     return ops.cast(y, x.dtype), mean, variance
 
 
 def batch_norm_apply(x, gamma, beta, mean, variance, epsilon):
     """Normalises `x` `(batch, ..., channels)` by given statistics."""
-    if config.backend() == "tensorflow":
+    if _has_fused(x):
         y, _, _ = _fused(x, gamma, beta, epsilon, mean, variance)
         return y
-    x32 = ops.cast(x, "float32")
-    y = ops.batch_normalization(x32, mean, variance, -1, beta, gamma, epsilon)
+    full = _at_least_float32(x)
+    y = ops.batch_normalization(full, mean, variance, -1, beta, gamma, epsilon)
     return ops.cast(y, x.dtype)
+
+
+def _at_least_float32(x):
+    is_half = backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
+    return ops.cast(x, "float32") if is_half else x
 
 
 def _fused_train(x, gamma, beta, epsilon):
     y, mean, variance = _fused(x, gamma, beta, epsilon)
     # The kernel gives the unbiased variance; the moving variance of Keras, on
     # every backend, is of the biased one.
-    count = ops.cast(ops.size(x) // x.shape[-1], variance.dtype)
+    # Counted in float: an int32 product of the sizes can wrap.
+    count = 1.0
+    for size in ops.shape(x)[:-1]:
+        count = count * ops.cast(size, variance.dtype)
     return y, mean, variance * (count - 1.0) / count
+
+
+def _has_fused(x):
+    is_double = backend.standardize_dtype(x.dtype) == "float64"
+    return config.backend() == "tensorflow" and not is_double
 
 
 def _fused(x, gamma, beta, epsilon, mean=None, variance=None):

@@ -54,9 +54,9 @@ def check_fits(sizes, pool_size):
         for size, window in zip(sizes, pool_size, strict=True)
     ):
         raise ValueError(
-            f"A window of {tuple(pool_size)} (frames, height, width) does not "
-            f"fit into a clip of {tuple(sizes)}: give the network longer or "
-            "larger clips."
+            f"A window of {tuple(pool_size)} does not fit into a clip of "
+            f"{tuple(sizes)} (frames, height, width): give the network longer "
+            "or larger clips."
         )
 
 

@@ -222,6 +222,26 @@ def test_half_precision_sums_in_float32(rng):
     np.testing.assert_allclose(weights, 1 / 32, rtol=1e-5)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_half_precision_multiplies_in_float32(mode, rng, monkeypatch):
+    """Affinities and sums; the projections are of rank 2."""
+    layer = NonLocal(mode, dtype="mixed_bfloat16")
+    layer.build(SHAPES[5])
+    dtypes = []
+    matmul = keras.ops.matmul
+
+    def recorded(a, b):
+        if len(a.shape) == 3:
+            dtypes.extend(
+                keras.backend.standardize_dtype(x.dtype) for x in (a, b)
+            )
+        return matmul(a, b)
+
+    monkeypatch.setattr(keras.ops, "matmul", recorded)
+    layer(random_clip(rng))
+    assert len(dtypes) >= 4 and set(dtypes) == {"float32"}
+
+
 def test_count_macs_by_hand():
     # N = 4 * 6 * 8 = 192 queries, M = 4 * 3 * 4 = 48 keys, C = 6, d = 3.
     block = NonLocal()
@@ -246,6 +266,7 @@ def test_count_macs_by_hand():
         ({"inter_channels": 0}, "inter_channels"),
         ({"temporal_group": 2, "attention_axes": "space"}, "temporal_group"),
         ({"data_format": "NHWC"}, "data_format"),
+        ({"pool_size": (0, 2, 2)}, "pool_size"),
     ],
 )
 def test_wrong_arguments(arguments, message):
@@ -263,6 +284,16 @@ def test_wrong_arguments(arguments, message):
         ({"temporal_group": 4}, (1, 6, 6, 6, 4), "multiple"),
         ({"temporal_group": 4}, (1, 6, 6, 4), "for clips"),
         ({"pool_size": (2, 2)}, (1, 6, 6, 6, 4), "3 numbers"),
+        (
+            {"pool_size": (2, 2, 2), "temporal_group": 2},
+            (1, 4, 6, 6, 4),
+            "pools over frames",
+        ),
+        (
+            {"pool_size": (2, 2, 2), "attention_axes": "space"},
+            (1, 4, 6, 6, 4),
+            "pools over frames",
+        ),
     ],
 )
 def test_wrong_inputs(arguments, shape, message):
@@ -273,6 +304,45 @@ def test_wrong_inputs(arguments, shape, message):
 def test_too_small_to_sub_sample():
     with pytest.raises(ValueError, match="does not fit"):
         NonLocal()(np.ones((1, 4, 1, 1, 4), "float32"))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [[[0, 5, 0]], [[-1, 0, 0]], [[4, 0, 0]], [[0.0, 1.0, 1.0]], [0, 0, 0]],
+)
+def test_queries_must_be_positions(query, rng):
+    with pytest.raises(ValueError, match="query"):
+        NonLocal().attention(random_clip(rng), query)
+
+
+def test_attention_of_channels_first_and_pooled_frames(rng):
+    x = random_clip(rng)
+    arguments = {"pool_size": (2, 2, 3), "norm": None}
+    last = NonLocal(**arguments)
+    last.build(x.shape)
+    checks.randomize(last)
+    first = NonLocal(**arguments, data_format="channels_first")
+    moved = np.moveaxis(x, -1, 1)
+    first.build(moved.shape)
+    first.set_weights(last.get_weights())
+    query = [[3, 4, 6], [0, 1, 2]]
+    weights = checks.numpy(last.attention(x, query))
+    assert weights.shape == (2, 2, 2, 2, 2)
+    np.testing.assert_allclose(
+        checks.numpy(first.attention(moved, query)), weights, atol=1e-6
+    )
+    np.testing.assert_allclose(weights.sum((2, 3, 4)), 1, rtol=1e-5)
+    assert first.count_macs(moved.shape) == last.count_macs(x.shape)
+
+
+def test_a_function_initializes(rng):
+    layer = NonLocal(
+        kernel_initializer=lambda shape, dtype=None: keras.ops.full(
+            shape, 0.25, dtype
+        )
+    )
+    layer.build(SHAPES[5])
+    assert np.all(checks.numpy(layer.theta.kernel) == 0.25)
 
 
 def test_groups_that_do_not_divide_unknown_lengths_fail(rng):
