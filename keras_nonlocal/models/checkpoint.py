@@ -5,13 +5,28 @@ so that another network of equal shapes loads without a word. Here the names
 and shapes of all layers must agree first.
 """
 
+import json
 import os
 import zipfile
 
 import h5py
+import keras
 
 SUFFIXES = (".weights.h5", ".keras")
 _CLASSIFIER = "logits"
+# Settings that may differ from those a file was saved with: they belong to
+# training, or to what is made of the logits.
+_FREE = {
+    "activation",
+    "dtype",
+    "name",
+    "norm",
+    "rate",
+    "seed",
+    "synchronized",
+    "trainable",
+    "units",
+}
 
 
 def load(model, path):
@@ -35,19 +50,58 @@ def load(model, path):
     }
     if found != wanted:
         raise ValueError(_difference(path, found, wanted))
+    if os.fspath(path).endswith(".keras"):
+        _check_settings(model, path)
     model.load_weights(path)
 
 
 def num_classes(path):
-    """Number of classes of the classifier in a file.
+    """Number of classes of the classifier in a file; `None` without one.
 
     Raises:
-        ValueError: As `load`, or if the file has no classifier.
+        ValueError: If there is no such file, or if it cannot be read.
     """
     shapes = _read(path).get(_CLASSIFIER)
-    if shapes is None:
-        raise ValueError(f"{os.fspath(path)} holds no layer {_CLASSIFIER!r}.")
-    return shapes[0][0]
+    return None if shapes is None else _length_of_bias(shapes)
+
+
+def _length_of_bias(shapes):
+    return min(shapes, key=len)[0]
+
+
+def _check_settings(model, path):
+    """Compares how the layers are set; shapes alone show little of it."""
+    with zipfile.ZipFile(path) as archive:
+        saved = json.loads(archive.read("config.json"))["config"]["layers"]
+    theirs = {layer["name"]: _settings(layer) for layer in saved}
+    different = []
+    for layer in model.layers:
+        config = keras.saving.serialize_keras_object(layer)
+        # By way of JSON, as the file: tuples become lists.
+        ours = _settings(json.loads(json.dumps(config)))
+        known = theirs.get(layer.name, ours)
+        different += [
+            f"{layer.name}: {key} is {known.get(key)!r} in the file, "
+            f"{value!r} here"
+            for key, value in ours.items()
+            if known.get(key) != value
+        ]
+    if different:
+        raise ValueError(
+            f"{os.fspath(path)!r} is of a network that is set differently.\n"
+            + "\n".join(different)
+        )
+
+
+def _settings(layer):
+    """Of a serialised layer, what changes its results."""
+    if layer["class_name"] == "InputLayer":
+        return {}
+    return {
+        key: value
+        for key, value in layer["config"].items()
+        if key not in _FREE and not key.endswith("_initializer")
+    }
 
 
 def _read(path):
@@ -94,10 +148,10 @@ def _difference(path, found, wanted):
     ours, theirs = wanted.get(_CLASSIFIER), found.get(_CLASSIFIER)
     if ours and theirs and {**found, _CLASSIFIER: ours} == wanted:
         return (
-            f"{os.fspath(path)!r} holds {theirs[0][0]} classes but "
-            f"classes={ours[0][0]} was asked for. Take "
-            f"classes={theirs[0][0]}, or include_top=False and a classifier "
-            "of your own."
+            f"{os.fspath(path)!r} holds {_length_of_bias(theirs)} classes but "
+            f"classes={_length_of_bias(ours)} was asked for. Take "
+            f"classes={_length_of_bias(theirs)}, or include_top=False and a "
+            "classifier of your own."
         )
     shapes = [n for n in wanted if n in found and found[n] != wanted[n]]
     return (

@@ -42,7 +42,11 @@ def ResNet3D(
         include_top: Whether to end with the classifier.
         weights: `None` (random weights) or the path of a `.weights.h5` or
             `.keras` file of the same network. With `include_top=False` the
-            file may have a classifier of any number of classes.
+            file may have a classifier of any number of classes, or none.
+            Names and shapes of all layers must agree; a `.keras` file also
+            says how its layers are set, and must agree in that (a
+            `.weights.h5` file cannot tell, for instance, two pairwise
+            functions apart).
         input_tensor: Optional Keras tensor to take as the input.
         input_shape: `(frames, height, width, 3)`. Any size but the channels
             may be `None`; by default all are.
@@ -77,7 +81,7 @@ def ResNet3D(
     x = inputs
     if include_preprocessing:
         x = ClipNormalization(variant.mean, variant.std, name="normalize")(x)
-    x = trunk = _trunk(x, variant)
+    x = _trunk(x, variant)
     if include_top:
         x = _head(x, variant, classes, classifier_activation)
     elif pooling == "avg":
@@ -86,16 +90,31 @@ def ResNet3D(
         x = layers.GlobalMaxPooling3D(name="max_pool")(x)
     source = inputs
     if input_tensor is not None:
-        source = keras.utils.get_source_inputs(input_tensor)
+        sources = keras.utils.get_source_inputs(input_tensor)
+        source = sources[0] if len(sources) == 1 else sources
     model = keras.Model(source, x, name=name)
     if weights is not None:
-        whole = model
-        if not include_top:
-            # One file serves with and without top.
-            classes = checkpoint.num_classes(weights)
-            whole = keras.Model(source, _head(trunk, variant, classes, None))
-        checkpoint.load(whole, weights)
+        in_file = checkpoint.num_classes(weights)
+        if input_tensor is None and (include_top or in_file is None):
+            checkpoint.load(model, weights)
+        else:
+            # One file serves with and without top, and behind other layers.
+            donor = ResNet3D(
+                variant,
+                include_top=in_file is not None,
+                weights=weights,
+                classes=classes if include_top else in_file,
+                include_preprocessing=include_preprocessing,
+            )
+            _copy_weights(donor, model)
     return model
+
+
+def _copy_weights(donor, model):
+    ours = {layer.name: layer for layer in model.layers}
+    for layer in donor.layers:
+        if layer.weights and layer.name in ours:
+            ours[layer.name].set_weights(layer.get_weights())
 
 
 def _resolve(variant, name):
@@ -125,7 +144,7 @@ def _check_arguments(include_top, pooling, classes):
             "`pooling` is for include_top=False; the classifier has a pooling "
             f"of its own. Received: include_top=True, pooling={pooling!r}"
         )
-    if include_top and (int(classes) != classes or classes < 1):
+    if include_top and (not isinstance(classes, int) or classes < 1):
         raise ValueError(
             f"`classes` must be a positive integer. Received: {classes!r}"
         )
@@ -137,6 +156,11 @@ def _input(variant, input_tensor, input_shape):
             raise ValueError(
                 "`input_tensor` must be a Keras tensor, for example a "
                 f"`keras.Input`. Received: {type(input_tensor).__name__}"
+            )
+        if input_shape not in (None, tuple(input_tensor.shape[1:])):
+            raise ValueError(
+                "`input_shape` contradicts `input_tensor`. Received: "
+                f"{input_shape} and {tuple(input_tensor.shape[1:])}"
             )
         _check_shape(variant, tuple(input_tensor.shape[1:]))
         return input_tensor

@@ -1,9 +1,11 @@
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
 from keras_nonlocal import ResNet3D
+from keras_nonlocal.models import checkpoint
 from tests import checks
 from tests.models.test_resnet3d import SMALL
 from tests.models.test_resnet3d import random_clip
@@ -84,3 +86,75 @@ def test_broken_files(suffix, tmp_path):
         ResNet3D(SMALL, weights=str(tmp_path / f"absent{suffix}"))
     with pytest.raises(ValueError, match="ends in"):
         ResNet3D(SMALL, weights=str(tmp_path / "model.pth"))
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_a_backbone_loads_its_own_file(suffix, tmp_path, rng):
+    backbone = ResNet3D(SMALL, include_top=False, pooling="max")
+    checks.randomize(backbone, scale=0.1)
+    path = str(tmp_path / f"backbone{suffix}")
+    if suffix == ".keras":
+        backbone.save(path)
+    else:
+        backbone.save_weights(path)
+    loaded = ResNet3D(SMALL, include_top=False, pooling="max", weights=path)
+    clip = random_clip(rng)
+    np.testing.assert_array_equal(
+        checks.numpy(loaded(clip)), checks.numpy(backbone(clip))
+    )
+    with pytest.raises(ValueError, match="Missing.*logits"):
+        ResNet3D(SMALL, classes=5, weights=path)
+
+
+def test_more_classes_than_features(tmp_path):
+    path = str(tmp_path / "many.weights.h5")
+    ResNet3D(SMALL, classes=400).save_weights(path)
+    assert checkpoint.num_classes(path) == 400
+    headless = ResNet3D(SMALL, include_top=False, weights=path)
+    assert headless.output_shape[-1] == 128
+    with pytest.raises(ValueError, match="holds 400 classes but classes=7"):
+        ResNet3D(SMALL, classes=7, weights=path)
+
+
+def test_behind_other_layers(saved, rng):
+    model, path = saved
+    entry = keras.Input((None, None, None, 3))
+    doubled = keras.layers.Conv3D(3, 1, use_bias=False)(entry)
+    behind = ResNet3D(SMALL, classes=5, input_tensor=doubled, weights=path)
+    kernel = 0.5 * np.eye(3, dtype="float32")[None, None, None]
+    behind.layers[1].set_weights([kernel])
+    clip = random_clip(rng).astype("float32")
+    np.testing.assert_allclose(
+        checks.numpy(behind(clip)), checks.numpy(model(clip / 2)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [
+        ({"mode": "dot_product"}, "mode"),
+        ({"use_scale": False}, "use_scale"),
+        ({"sub_sample": "projection"}, "sub_sample"),
+        ({"res3_group": 4}, "temporal_group"),
+        ({"stem": "stride4"}, "conv1: strides"),
+        ({"res5_stride": 1}, "res5_0_branch2b: strides"),
+        ({"head": "logit"}, "average"),
+        ({"mean": 0.0}, "mean"),
+    ],
+)
+def test_a_keras_file_of_other_settings_does_not_load(
+    changes, setting, tmp_path
+):
+    """All of these have the same names and shapes."""
+    path = str(tmp_path / "small.keras")
+    small().save(path)
+    other = dataclasses.replace(SMALL, **changes)
+    with pytest.raises(ValueError, match=f"set differently.*\n.*{setting}"):
+        ResNet3D(other, classes=5, weights=path)
+    # What belongs to training may differ.
+    ResNet3D(
+        dataclasses.replace(SMALL, dropout_rate=0.1),
+        classes=5,
+        weights=path,
+        classifier_activation=None,
+    )

@@ -57,6 +57,40 @@ GMACS = {
     ("i3d_r50", 256): 42.930,
     ("nl_c2d_r50", 256): 38.274,
     ("nl_i3d_r50", 256): 54.742,
+    ("c2d_r101_8x8", 256): 44.624,
+    ("i3d_r101_8x8", 256): 60.991,
+    ("nl_c2d_r101_8x8", 256): 56.435,
+    ("nl_i3d_r101_8x8", 256): 72.802,
+    ("c2d_r101", 256): 45.857,
+    ("i3d_r101", 256): 67.157,
+    ("nl_c2d_r101", 256): 57.668,
+    ("nl_i3d_r101", 256): 78.968,
+}
+# At 224 if all frames saw each other in res3.
+UNGROUPED_GMACS = {
+    "nl_i3d_r50_32x4": 180.82,
+    "nl_i3d_r50_128x1": 199.70,
+    "nl_i3d_r101_32x4": 255.02,
+    "nl_i3d_r101_128x1": 273.90,
+}
+# Millions of kernel weights, and ratios to the C2D of kernels and of GMACs.
+KERNELS = {
+    "c2d_r101": (43.2140, 1, 1),
+    "i3d_3x3x3_r101": (62.9370, 1.456, 1.763),
+    "i3d_r101": (51.6484, 1.195, 1.464),
+    "nl_c2d_r101": (50.5540, 1.170, 1.232),
+    "nl1_c2d_r101": (45.3112, 1.049, 1.034),
+    "nl10_c2d_r101": (57.8941, 1.340, 1.463),
+    "nl_i3d_r101": (58.9885, 1.365, 1.696),
+    "nl10_i3d_r101": (66.3285, 1.535, 1.928),
+    "c2d_r50": (24.2741, 1, 1),
+    "i3d_3x3x3_r50": (33.3803, 1.375, 1.912),
+    "i3d_r50": (27.9900, 1.153, 1.623),
+    "nl1_c2d_r50": (26.3713, 1.086, 1.059),
+    "nl_c2d_r50": (31.6141, 1.302, 1.402),
+    "nl10_c2d_r50": (38.9542, 1.605, 1.803),
+    "nl_i3d_r50": (35.3300, 1.455, 2.024),
+    "nl10_i3d_r50": (42.6700, 1.758, 2.426),
 }
 # Blocks with the same weights whatever they look at.
 SAME_PARAMETERS = {
@@ -67,21 +101,43 @@ SAME_PARAMETERS = {
 }
 
 
+@dataclasses.dataclass
+class Counts:
+    """What is asked of a network, without keeping its weights."""
+
+    trainable: int
+    kernels: int
+    trainable_names: list[str]
+    weight_names: list[str]
+    blocks: list[str]
+    macs: dict[tuple[int, int], int]
+
+
 @functools.cache
-def build(name):
-    return ResNet3D(name)
+def count(variant):
+    model = ResNet3D(variant)
+    frames = (VARIANTS.get(variant) or variant).num_frames
+    sizes = {(32, 224), (frames, 224), (frames, 256)}
+    weights = model.trainable_weights
+    return Counts(
+        trainable=size(weights),
+        kernels=size(w for w in weights if len(w.shape) > 1),
+        trainable_names=[w.path for w in weights],
+        weight_names=[w.path for w in model.weights],
+        blocks=[x.name for x in model.layers if x.name.startswith("nonlocal")],
+        macs={(t, s): count_macs(model, (t, s, s, 3)) for t, s in sizes},
+    )
 
 
-def trainable(model):
-    return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+def size(weights):
+    return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
 @pytest.mark.parametrize("name", AT_32X224)
 def test_parameters_and_macs(name):
     parameters, gmacs, printed = AT_32X224[name]
-    model = build(name)
-    assert trainable(model) == parameters
-    macs = count_macs(model, (32, 224, 224, 3))
+    assert count(name).trainable == parameters
+    macs = count(name).macs[32, 224]
     assert macs / 1e9 == pytest.approx(gmacs, rel=1e-4)
     if printed is not None:
         base = AT_32X224["c2d_r101" if "101" in name else "c2d_r50"][1]
@@ -90,15 +146,32 @@ def test_parameters_and_macs(name):
 
 @pytest.mark.parametrize(("name", "side"), GMACS)
 def test_macs_at_other_sizes(name, side):
-    frames = VARIANTS[name].num_frames
-    macs = count_macs(build(name), (frames, side, side, 3))
+    macs = count(name).macs[VARIANTS[name].num_frames, side]
     assert macs / 1e9 == pytest.approx(GMACS[name, side], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", UNGROUPED_GMACS)
+def test_macs_without_groups(name):
+    ungrouped = dataclasses.replace(VARIANTS[name], res3_group=None)
+    macs = count(ungrouped).macs[ungrouped.num_frames, 224]
+    assert macs / 1e9 == pytest.approx(UNGROUPED_GMACS[name], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_and_ratios(name):
+    millions, kernels, macs = KERNELS[name]
+    ours = count(name)
+    base = count("c2d_r101" if "101" in name else "c2d_r50")
+    assert ours.kernels / 1e6 == pytest.approx(millions, abs=1e-4)
+    assert ours.kernels / base.kernels == pytest.approx(kernels, abs=1e-3)
+    ratio = ours.macs[32, 224] / base.macs[32, 224]
+    assert ratio == pytest.approx(macs, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", SAME_PARAMETERS)
 def test_same_parameters(name):
     same = SAME_PARAMETERS[name]
-    assert trainable(build(name)) == trainable(build(same))
+    assert count(name).trainable == count(same).trainable
 
 
 @pytest.mark.parametrize(
@@ -109,41 +182,38 @@ def test_one_block_in_each_stage(stage, channels):
     name = "nl1_c2d_r50" + ("" if stage == "res4" else f"_{stage}")
     width = channels // 2
     block = 4 * channels * width + 3 * width + channels + 2 * channels
-    assert trainable(build(name)) == trainable(build("c2d_r50")) + block
+    assert count(name).trainable == count("c2d_r50").trainable + block
     last = VARIANTS[name].blocks[stage] - 2
     assert VARIANTS[name].nonlocal_blocks() == ((stage, last),)
-    assert build(name).get_layer(f"nonlocal_{stage}_{last}")
+    assert count(name).blocks == [f"nonlocal_{stage}_{last}"]
 
 
 def test_gaussian_has_no_embedding_and_concatenation_one_vector_more():
-    embedded = trainable(build("nl1_c2d_r50"))
+    embedded = count("nl1_c2d_r50").trainable
     theta_and_phi = 2 * (1024 * 512 + 512)
-    gaussian = trainable(build("nl1_c2d_r50_gaussian"))
+    gaussian = count("nl1_c2d_r50_gaussian").trainable
     assert gaussian == embedded - theta_and_phi
-    concatenation = trainable(build("nl1_c2d_r50_concatenation"))
+    concatenation = count("nl1_c2d_r50_concatenation").trainable
     assert concatenation == embedded + 2 * 512
 
 
 def test_frozen_norm_has_nothing_to_train_but_kernels():
-    affine, batch = build("nl_i3d_r50_32x4"), build("nl_i3d_r50_8x8")
-    assert all(
-        not weight.path.endswith(("gamma", "beta"))
-        for weight in affine.trainable_weights
-    )
-    assert not any("moving" in weight.path for weight in affine.weights)
-    kernels = [w for w in batch.trainable_weights if "gamma" not in w.path]
-    kernels = [w for w in kernels if "beta" not in w.path]
-    assert trainable(affine) == sum(int(np.prod(w.shape)) for w in kernels)
+    affine, batch = count("nl_i3d_r50_32x4"), count("nl_i3d_r50_8x8")
+    scales = ("gamma", "beta")
+    assert not any(n.endswith(scales) for n in affine.trainable_names)
+    assert any(n.endswith(scales) for n in affine.weight_names)
+    assert not any("moving" in name for name in affine.weight_names)
+    assert affine.kernels == batch.kernels
+    kept = [n for n in batch.trainable_names if not n.endswith(scales)]
+    assert affine.trainable_names == kept
 
 
 def test_every_row_is_one_network_and_is_built():
     assert len(set(VARIANTS.values())) == len(VARIANTS)
     for name, variant in VARIANTS.items():
-        model = build(name)
-        assert model.name == name
-        blocks = [x for x in model.layers if x.name.startswith("nonlocal_")]
-        assert len(blocks) == variant.num_nonlocal
-        assert model.output_shape == (None, 400)
+        places = [f"nonlocal_{s}_{b}" for s, b in variant.nonlocal_blocks()]
+        assert count(name).blocks == places
+        assert len(places) == variant.num_nonlocal
 
 
 @pytest.mark.parametrize(
