@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import stat
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -82,6 +83,11 @@ def scan(path: str | os.PathLike[str]) -> VideoIndex:
         status = os.stat(path)
     except OSError as error:
         raise VideoError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # A NUL in the name.
+        raise VideoError(f"{path!r}: {error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        # Opening a pipe would wait for its writer.
+        raise VideoError(f"{path}: not a regular file")
     return _scan(path, status.st_size, status.st_mtime_ns)
 
 
@@ -205,7 +211,10 @@ def _open(
     """Opens the best video stream; FFmpeg's errors become `VideoError`."""
     try:
         # Tags in any encoding are common, and of no interest here.
-        with av.open(path, metadata_errors="replace") as container:
+        # Absolute: a colon in a relative path would name a protocol.
+        with av.open(
+            os.path.abspath(path), metadata_errors="replace"
+        ) as container:
             yield container, _best_stream(path, container)
     except av.FFmpegError as error:
         raise VideoError(f"{path}: {error}") from error

@@ -426,3 +426,19 @@ def test_synthetic_colours_survive(tmp_path):
     synthetic.write_video(tmp_path / "a.mp4", frames)
     read = decode.read_frames(tmp_path / "a.mp4", range(4)).astype(int)
     assert np.abs(read - frames)[:, 2:14].max() < 16
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    path = tmp_path / "pipe.mp4"
+    os.mkfifo(path)
+    with pytest.raises(decode.VideoError, match="not a regular file"):
+        decode.scan(path)
+
+
+def test_awkward_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = np.zeros((3, 16, 16, 3), "uint8")
+    synthetic.write_video(tmp_path / "c:olon.mp4", frames)
+    assert decode.scan("c:olon.mp4").num_frames == 3
+    with pytest.raises(decode.VideoError, match="null"):
+        decode.scan("a\0b.mp4")
