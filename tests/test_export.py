@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -79,6 +80,9 @@ def test_does_not_overwrite_unless_told(tmp_path):
     assert (tmp_path / "served" / "precious").exists()
     export.export_saved_model(small(), tmp_path / "served", overwrite=True)
     assert not (tmp_path / "served" / "precious").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="is a file"):
+        export.export_saved_model(small(), tmp_path / "file", overwrite=True)
 
 
 def test_refuses_a_model_that_cannot_take_uint8(tmp_path):
@@ -86,6 +90,17 @@ def test_refuses_a_model_that_cannot_take_uint8(tmp_path):
         export.export_saved_model(
             small(include_preprocessing=False), tmp_path / "served"
         )
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision(policy, tmp_path, rng):
+    keras.config.set_dtype_policy(policy)
+    model = small(changes={"res3_group": 4})
+    export.export_saved_model(model, tmp_path / "served")
+    loaded = tf.saved_model.load(str(tmp_path / "served"))
+    clip = random_clip(rng, (1, 16, 48, 48, 3))
+    expected = model.predict(clip, verbose=0)
+    np.testing.assert_allclose(loaded.serve(clip), expected, atol=1e-5)
 
 
 def test_writes_nothing_that_differs(tmp_path, monkeypatch):
