@@ -23,7 +23,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("out", "runs/demo", "Folder to write to.")
 flags.DEFINE_integer("train_videos", 400, "Videos to train on.")
 flags.DEFINE_integer("test_videos", 200, "Videos held out.")
-flags.DEFINE_integer("epochs", 16, "Passes over the training videos.")
+flags.DEFINE_integer("epochs", 20, "Passes over the training videos.")
 flags.DEFINE_integer("seed", 0, "Seed of data, weights and augmentation.")
 
 NETWORKS = ("small_c2d", "small_nl_c2d")

@@ -28,6 +28,12 @@ def main(argv: list[str]) -> None:
     if not paths:
         raise app.UsageError("name one or more video files after the flags")
     about = read_about(FLAGS.model)
+    missing = {"class_names", "clip", "crop_size", "short_side"} - set(about)
+    if missing:
+        raise app.UsageError(
+            f"{FLAGS.model} does not say its {', '.join(sorted(missing))}: "
+            "give them to export_saved_model as `about`"
+        )
     model = tf.saved_model.load(FLAGS.model)
     unreadable = 0
     for path in paths:

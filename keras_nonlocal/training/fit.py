@@ -33,10 +33,10 @@ class TrainResult:
         scores: Probabilities `(tested, classes)`, in the order of
             `tested_videos`.
         tested_videos: Positions in the test list of the videos read.
-        parameters: Number of weights.
+        parameters: Number of trainable weights.
         macs: Multiply-adds of one clip.
         seconds: Time of training, with the test after each epoch.
-        skipped: Reason for each video that could not be read.
+        skipped: Reason for each video of which a clip could not be read.
     """
 
     name: str
@@ -133,9 +133,7 @@ def train(
     trained.save(out / "model.keras")
     if skips.count:
         logging.warning("%s: skipped %d clips", name, skips.count)
-    return _measure(
-        name, trained, history, config, test_videos, test_data, seconds, skips
-    )
+    return _measure(name, trained, history, config, test_videos, seconds, skips)
 
 
 def _dataset(
@@ -205,17 +203,19 @@ def _measure(
     history: dict[str, list[float]],
     config: TrainConfig,
     videos: VideoList,
-    data: tf.data.Dataset,
     seconds: float,
     skips: SkipLog,
 ) -> TrainResult:
+    # A log of this pass alone says which videos the scores are of.
+    left_out = SkipLog()
+    data = _dataset(videos, config, False, left_out)
     scores = np.concatenate(
         [model.predict_on_batch(clips) for clips, _ in data]
     )
     tested = [
         number
         for number, path in enumerate(videos.paths)
-        if path not in skips.reasons
+        if path not in left_out.reasons
     ]
     labels = videos.labels[tested]
     side = config.crop_size
@@ -227,7 +227,9 @@ def _measure(
         tested=len(tested),
         scores=scores,
         tested_videos=tested,
-        parameters=model.count_params(),
+        parameters=sum(
+            int(np.prod(weight.shape)) for weight in model.trainable_weights
+        ),
         macs=count_macs(model, (config.clip.num_frames, side, side, 3)),
         seconds=seconds,
         skipped=skips.reasons,

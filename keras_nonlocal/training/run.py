@@ -194,7 +194,7 @@ def _page(
             *_samples(results, config, videos),
             report.heading("The exported model on a file"),
             *_predicted(numbers, videos),
-            report.heading("Videos left out"),
+            report.heading("Files that could not be read"),
             *_skipped(numbers["skipped"]),
             report.heading("How this was made"),
             report.code(_settings(numbers)),
@@ -208,7 +208,7 @@ def _table(results: Sequence[TrainResult]) -> str:
         "accuracy",
         "95 % interval",
         "right",
-        "parameters",
+        "trainable parameters",
         "GMACs",
         "training time",
     )

@@ -76,6 +76,18 @@ def test_bad_files_are_skipped_counted_and_reported(videos, config, tmp_path):
     assert len(result.scores) == 16
 
 
+def test_a_file_read_in_part_is_tested_where_it_can_be(
+    videos, config, tmp_path, shared
+):
+    """Random clips of it fail, the middle one in the test does not."""
+    awkward = shared / "data" / "awkward" / "corrupted.mp4"
+    both = with_bad_file(videos, awkward)
+    config = dataclasses.replace(config, batch_size=17, epochs=8)
+    result = train("tiny", TINY, config, both, both, tmp_path)
+    assert set(result.skipped) == {str(awkward)}
+    assert result.tested == len(result.scores) == 17
+
+
 def test_a_loss_that_explodes_is_an_error(videos, config, tmp_path):
     wild = dataclasses.replace(config, learning_rate=1e30, warmup=0.0)
     with pytest.raises(ValueError, match="no longer finite in epoch 1"):

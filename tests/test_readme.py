@@ -1,0 +1,79 @@
+"""The README says what was measured, and its code runs.
+
+`python tests/test_readme.py` puts the figures of a new `make demo` in.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+MEASURED = ROOT / "zoo" / "results" / "demo.json"
+
+
+def rows(results):
+    for network in results["networks"]:
+        low, high = network["interval"]
+        yield (
+            f"| {network['name']} | {network['accuracy']:.1%} "
+            f"({low:.1%} to {high:.1%}) | {network['parameters']:,} | "
+            f"{network['macs'] / 1e9:.3f} | {network['seconds']:.0f} s |"
+        )
+
+
+def conditions(results):
+    tested = results["networks"][0]["tested"]
+    return f"One seed, {tested} held-out videos, {results['machine']}."
+
+
+def test_figures_are_the_measured_ones():
+    results = json.loads(MEASURED.read_text())
+    text = README.read_text()
+    for row in rows(results):
+        assert row in text
+    assert conditions(results) in text
+    assert len(re.findall(r"^\| small_", text, re.M)) == 2
+
+
+def test_code_runs(tmp_path):
+    """All of it, in order, on a folder of four videos."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    assert len(blocks) == 3
+    setup = (
+        "from keras_nonlocal import make_relation_dataset\n"
+        "make_relation_dataset('made', 8, 2, num_frames=40, progress=False)\n"
+        "import shutil; shutil.copytree('made/train', 'videos')\n"
+    )
+    checks = (
+        "x = __import__('numpy').random.rand(1, 4, 8, 8, 6)\n"
+        "assert model.output_shape == (None, 10)\n"
+        "assert (block(x) == x.astype('float32')).numpy().all()\n"
+    )
+    script = tmp_path / "readme.py"
+    script.write_text(setup + "\n".join(blocks) + checks)
+    subprocess.run(
+        [sys.executable, script],
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert (tmp_path / "served" / "saved_model.pb").exists()
+
+
+if __name__ == "__main__":
+    MEASURED.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "runs" / "demo" / "results.json", MEASURED)
+    measured = json.loads(MEASURED.read_text())
+    text = README.read_text()
+    for row in rows(measured):
+        name = row.split(" | ")[0]
+        text = re.sub(re.escape(name) + r" \|.*", lambda _, r=row: r, text)
+    text = re.sub(
+        r"One seed, .*?\.", lambda _: conditions(measured), text, count=1
+    )
+    README.write_text(text)
