@@ -130,6 +130,7 @@ class NonLocal(keras.layers.Layer):
         if self.mode == "concatenation":
             self.w_f = self.add_weight(
                 name="w_f",
+                autocast=False,  # It multiplies in float32.
                 shape=(2 * width, 1),
                 initializer=self._initializer(),
             )

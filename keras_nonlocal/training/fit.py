@@ -1,6 +1,7 @@
 """Training a network on a list of videos, and measuring it on another."""
 
 import dataclasses
+import os
 import pathlib
 import time
 import warnings
@@ -75,7 +76,7 @@ def train(
     config: TrainConfig,
     train_videos: VideoList,
     test_videos: VideoList,
-    out: pathlib.Path,
+    out: str | os.PathLike[str],
     strategy: tf.distribute.Strategy | None = None,
 ) -> TrainResult:
     """Trains a network from random weights with `fit` and tests it.
@@ -97,10 +98,17 @@ def train(
         A `TrainResult`.
 
     Raises:
-        ValueError: If the videos do not suffice for a batch, or if the loss
-            is no longer finite.
+        ValueError: If the videos do not suffice for a batch, if the classes of
+            the two lists differ, or if the loss is no longer finite.
     """
+    if train_videos.class_names != test_videos.class_names:
+        raise ValueError(
+            "`train_videos` and `test_videos` must have the same classes. "
+            f"Received: {train_videos.class_names} and "
+            f"{test_videos.class_names}"
+        )
     strategy = strategy or default_strategy()
+    out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     skips = SkipLog()
     train_data = _dataset(train_videos, config, True, skips)

@@ -88,6 +88,12 @@ def test_a_file_read_in_part_is_tested_where_it_can_be(
     assert result.tested == len(result.scores) == 17
 
 
+def test_lists_of_other_classes_are_refused(videos, config, tmp_path):
+    other = VideoList(videos.paths, videos.labels, ("light", "dark"))
+    with pytest.raises(ValueError, match="same classes.*'light', 'dark'"):
+        train("tiny", TINY, config, videos, other, str(tmp_path))
+
+
 def test_a_loss_that_explodes_is_an_error(videos, config, tmp_path):
     wild = dataclasses.replace(config, learning_rate=1e30, warmup=0.0)
     with pytest.raises(ValueError, match="no longer finite in epoch 1"):
