@@ -27,6 +27,8 @@ _FREE = {
     "trainable",
     "units",
 }
+# Layers that an argument of the constructors adds or leaves out.
+_FREE_LAYERS = {"normalize", "avg_pool", "max_pool"}
 
 
 def load(model, path):
@@ -73,13 +75,28 @@ def _check_settings(model, path):
     """Compares how the layers are set; shapes alone show little of it."""
     with zipfile.ZipFile(path) as archive:
         saved = json.loads(archive.read("config.json"))["config"]["layers"]
-    theirs = {layer["name"]: _settings(layer) for layer in saved}
-    different = []
+    theirs = {
+        layer["name"]: _settings(layer)
+        for layer in saved
+        if layer["class_name"] != "InputLayer"
+    }
+    names = {
+        layer.name
+        for layer in model.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    }
+    # Layers without weights count too: one of them pads pool1.
+    different = [
+        f"{name}: only {'here' if name in names else 'in the file'}"
+        for name in sorted((names ^ theirs.keys()) - _FREE_LAYERS)
+    ]
     for layer in model.layers:
+        if layer.name not in theirs:
+            continue
         config = keras.saving.serialize_keras_object(layer)
         # By way of JSON, as the file: tuples become lists.
         ours = _settings(json.loads(json.dumps(config)))
-        known = theirs.get(layer.name, ours)
+        known = theirs[layer.name]
         different += [
             f"{layer.name}: {key} is {known.get(key)!r} in the file, "
             f"{value!r} here"
@@ -95,8 +112,6 @@ def _check_settings(model, path):
 
 def _settings(layer):
     """Of a serialised layer, what changes its results."""
-    if layer["class_name"] == "InputLayer":
-        return {}
     return {
         key: value
         for key, value in layer["config"].items()
