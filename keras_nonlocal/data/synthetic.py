@@ -156,7 +156,13 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray) -> None:
 
 def _encode(path: pathlib.Path, frames: np.ndarray) -> None:
     with av.open(str(path), "w", format="mp4") as container:
-        options = {"crf": "18", "preset": "veryfast"}
+        # Without mbtree=0 some files come out a few grey levels different each
+        # time the same frames are encoded.
+        options = {
+            "crf": "18",
+            "preset": "veryfast",
+            "x264-params": "mbtree=0",
+        }
         stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
