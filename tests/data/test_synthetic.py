@@ -103,6 +103,19 @@ def test_same_seed_same_videos(tmp_path):
     assert (np.array(first) != read(make(tmp_path / "c", seed=2)[0])).any()
 
 
+def test_encoding_is_repeatable(tmp_path):
+    """Not only the first few files: an encoder may differ now and then."""
+    frames = synthetic.relation_frames(
+        synthetic.COLOURS[:2], 64, 64, np.random.default_rng(0)
+    )
+    contents = set()
+    for number in range(60):
+        path = tmp_path / f"{number}.mp4"
+        synthetic.write_video(path, frames)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
 def test_train_and_test_differ(tmp_path):
     train, test = make(tmp_path)
     assert (read(train)[0] != read(test)[0]).any()

@@ -29,7 +29,7 @@ def config():
         clip=ClipSpec(4, 2),
         batch_size=4,
         epochs=2,
-        learning_rate=0.05,
+        learning_rate=0.005,
         crop_size=32,
         short_side=(32, 36),
     )
