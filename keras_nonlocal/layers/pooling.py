@@ -7,14 +7,16 @@ from keras_nonlocal.ops import pooling
 
 @keras.saving.register_keras_serializable(package="keras_nonlocal")
 class MaxPooling(keras.layers.Layer):
-    """Max pooling of clips without padding, on every device and dtype.
+    """Max pooling of clips, on every device and dtype.
 
-    The same as `keras.layers.MaxPooling3D` with `padding="valid"`, written with
-    2-D kernels: see `keras_nonlocal.ops.pooling`.
+    The same as `keras.layers.MaxPooling3D`, written with 2-D kernels: see
+    `keras_nonlocal.ops.pooling`.
 
     Args:
         pool_size: `(frames, height, width)`.
         strides: `(frames, height, width)`, by default `pool_size`.
+        padding: `"valid"`, or `"same"`, which is TensorFlow's rule on every
+            backend.
         **kwargs: Of `keras.layers.Layer`.
 
     Example:
@@ -23,21 +25,31 @@ class MaxPooling(keras.layers.Layer):
     TensorShape([1, 4, 5, 5, 3])
     """
 
-    def __init__(self, pool_size, strides=None, **kwargs):
+    def __init__(self, pool_size, strides=None, padding="valid", **kwargs):
         super().__init__(**kwargs)
+        if padding not in ("valid", "same"):
+            raise ValueError(
+                f'`padding` must be "valid" or "same". Received: {padding!r}'
+            )
         self.pool_size = tuple(pool_size)
         self.strides = tuple(strides or pool_size)
+        self.padding = padding
 
     def call(self, inputs):
-        return pooling.max_pool(inputs, self.pool_size, self.strides)
+        return pooling.max_pool(
+            inputs, self.pool_size, self.strides, self.padding
+        )
 
     def compute_output_shape(self, input_shape):
         batch, *sizes, channels = input_shape
-        pooling.check_fits(sizes, self.pool_size)
+        windows = self.pool_size
+        if self.padding == "same":
+            windows = (1, 1, 1)
+        pooling.check_fits(sizes, windows)
         pooled = (
             size if size is None else (size - window) // stride + 1
             for size, window, stride in zip(
-                sizes, self.pool_size, self.strides, strict=True
+                sizes, windows, self.strides, strict=True
             )
         )
         return (batch, *pooled, channels)
@@ -47,6 +59,7 @@ class MaxPooling(keras.layers.Layer):
             **super().get_config(),
             "pool_size": self.pool_size,
             "strides": self.strides,
+            "padding": self.padding,
         }
 
 
@@ -133,3 +146,53 @@ class PositionAverage(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "average": self.average,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_nonlocal")
+class WindowAverage(keras.layers.Layer):
+    """Averages over a window that slides over frames and space with stride 1.
+
+    An axis shorter than the window is averaged whole, so that any clip gives
+    at least one position.
+
+    Args:
+        window: `(frames, side, side)`; the window is square.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Example:
+
+    >>> WindowAverage((2, 7, 7))(np.ones((1, 8, 7, 9, 3), "float32")).shape
+    TensorShape([1, 7, 1, 3, 3])
+    """
+
+    def __init__(self, window, **kwargs):
+        super().__init__(**kwargs)
+        self.window = tuple(window)
+        if len(self.window) != 3 or self.window[1] != self.window[2]:
+            raise ValueError(
+                "`window` must be (frames, side, side). "
+                f"Received: {self.window}"
+            )
+
+    def call(self, inputs):
+        batch, frames, height, width, channels = keras.ops.shape(inputs)
+        x = keras.ops.reshape(inputs, (-1, 1, height, width, channels))
+        x = pooling.position_means(x, self.window[1])
+        _, height, width, _ = keras.ops.shape(x)
+        # Frames as rows of a picture that is one pixel wide.
+        x = keras.ops.reshape(
+            x, (batch, 1, frames, 1, height * width * channels)
+        )
+        x = pooling.position_means(x, self.window[0])
+        return keras.ops.reshape(x, (batch, -1, height, width, channels))
+
+    def compute_output_shape(self, input_shape):
+        batch, *sizes, channels = input_shape
+        positions = (
+            size if size is None else max(size - window, 0) + 1
+            for size, window in zip(sizes, self.window, strict=True)
+        )
+        return (batch, *positions, channels)
+
+    def get_config(self):
+        return {**super().get_config(), "window": self.window}

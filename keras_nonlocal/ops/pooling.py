@@ -8,19 +8,21 @@ input that is smaller than the window, so that no empty result goes on.
 from keras import ops
 
 
-def max_pool(x, pool_size, strides=None):
-    """Maximum over windows of a clip, without padding ("valid").
+def max_pool(x, pool_size, strides=None, padding="valid"):
+    """Maximum over windows of a clip.
 
     Args:
         x: `(batch, T, H, W, channels)`; T, H, W may be unknown.
         pool_size: `(t, h, w)`.
         strides: `(t, h, w)`, by default `pool_size`.
+        padding: `"valid"`, none, or `"same"`, TensorFlow's rule.
 
     Returns:
-        `(batch, T', H', W', channels)`, sizes rounded down.
+        `(batch, T', H', W', channels)`, sizes rounded down, or up with "same".
 
     Raises:
-        ValueError: If the clip is known to be smaller than the window.
+        ValueError: If the clip is known to be smaller than the window and is
+            not padded.
 
     Example:
 
@@ -28,16 +30,17 @@ def max_pool(x, pool_size, strides=None):
     TensorShape([1, 4, 28, 28, 4])
     """
     strides = strides or pool_size
-    check_fits(x.shape[1:4], pool_size)
+    if padding == "valid":
+        check_fits(x.shape[1:4], pool_size)
     batch, frames, height, width, channels = ops.shape(x)
     if tuple(pool_size[1:]) + tuple(strides[1:]) != (1, 1, 1, 1):
         x = ops.reshape(x, (-1, height, width, channels))
-        x = ops.max_pool(x, pool_size[1:], strides[1:], padding="valid")
+        x = ops.max_pool(x, pool_size[1:], strides[1:], padding=padding)
         _, height, width, _ = ops.shape(x)
         x = ops.reshape(x, (batch, frames, height, width, channels))
     if (pool_size[0], strides[0]) != (1, 1):
         x = ops.reshape(x, (batch, frames, height * width, channels))
-        x = ops.max_pool(x, (pool_size[0], 1), (strides[0], 1), padding="valid")
+        x = ops.max_pool(x, (pool_size[0], 1), (strides[0], 1), padding=padding)
         x = ops.reshape(x, (batch, -1, height, width, channels))
     return x
 
