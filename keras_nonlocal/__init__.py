@@ -8,7 +8,13 @@ from keras_nonlocal.layers.batch_norm import Affine
 from keras_nonlocal.layers.batch_norm import BatchNormalization
 from keras_nonlocal.layers.non_local import NonLocal
 from keras_nonlocal.layers.preprocessing import ClipNormalization
+from keras_nonlocal.models.inception_i3d import InceptionI3D
+from keras_nonlocal.models.labels import class_names
+from keras_nonlocal.models.labels import decode_predictions
 from keras_nonlocal.models.macs import count_macs
+from keras_nonlocal.models.resnet2d import IMAGE_VARIANTS
+from keras_nonlocal.models.resnet2d import ImageVariant
+from keras_nonlocal.models.resnet2d import ResNet2D
 from keras_nonlocal.models.resnet3d import ResNet3D
 from keras_nonlocal.models.variants import VARIANTS
 from keras_nonlocal.models.variants import Variant
@@ -21,6 +27,7 @@ from keras_nonlocal.models.video import NLC2D101
 from keras_nonlocal.models.video import NLI3D50
 from keras_nonlocal.models.video import NLI3D101
 from keras_nonlocal.version import __version__
+from keras_nonlocal.weights.catalogue import list_weights
 
 # These need TensorFlow or a video decoder, which networks on the other
 # backends do not: imported when first used.
@@ -40,6 +47,7 @@ __all__ = [
     "C2D50",
     "I3D101",
     "I3D50",
+    "IMAGE_VARIANTS",
     "NLC2D101",
     "NLC2D50",
     "NLI3D101",
@@ -49,15 +57,21 @@ __all__ = [
     "BatchNormalization",
     "ClipNormalization",
     "ClipSpec",
+    "ImageVariant",
+    "InceptionI3D",
     "NonLocal",
+    "ResNet2D",
     "ResNet3D",
     "TrainConfig",
     "Variant",
     "VideoList",
     "__version__",
+    "class_names",
     "clip_dataset",
     "count_macs",
+    "decode_predictions",
     "export_saved_model",
+    "list_weights",
     "make_relation_dataset",
     "read_folder",
     "score_video",

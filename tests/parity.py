@@ -1,4 +1,4 @@
-"""Golden outputs of other implementations, and their weights under our names.
+"""Golden outputs of other implementations, in their own file formats.
 
 The fixtures are in the folder `parity` of the shared material; its README
 says how they were made.
@@ -6,94 +6,24 @@ says how they were made.
 
 import functools
 import importlib.util
-import re
 import sys
 
 import numpy as np
 
-# Leaves of a source name, and the attribute of our layer that holds them.
-_LEAVES = {
-    "s": "gamma",
-    "b": "beta",
-    "rm": "moving_mean",
-    "riv": "moving_variance",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
+from keras_nonlocal import ImageVariant
+from keras_nonlocal import Variant
+
+# File formats by the fixtures' family: suffix and wrapper.
+_FORMATS = {
+    "video-nonlocal-net": ("pkl", None),
+    "slowfast": ("pyth", "slowfast"),
+    "mmaction2": ("pth", "mmaction2"),
+    "gluoncv-torch": ("pth", "plain"),
+    "torchvision": ("pth", "plain"),
 }
-_CAFFE2 = (
-    (r"conv1_w", "conv1 kernel"),
-    (r"res_conv1_bn_(\w+)", r"conv1_bn \1"),
-    (r"(res\d_\d+_branch\w+)_bn_(\w+)", r"\1_bn \2"),
-    (r"(res\d_\d+_branch\w+)_w", r"\1 kernel"),
-    (r"nonlocal_conv(\d_\d+)_bn_(\w+)", r"nonlocal_res\1.out_norm \2"),
-    (r"nonlocal_conv(\d_\d+)_(\w+)_w", r"nonlocal_res\1.\2 kernel"),
-    (r"nonlocal_conv(\d_\d+)_(\w+)_b", r"nonlocal_res\1.\2 bias"),
-    (r"pred_w", "logits kernel"),
-    (r"pred_b", "logits bias"),
-)
-_SLOWFAST = (
-    (r"s1\.pathway0_stem\.conv\.weight", "conv1 kernel"),
-    (r"s1\.pathway0_stem\.bn\.(\w+)", r"conv1_bn \1"),
-    (
-        r"s(\d)\.pathway0_res(\d+)\.branch1\.weight",
-        r"res\1_\2_branch1 kernel",
-    ),
-    (r"s(\d)\.pathway0_res(\d+)\.branch1_bn\.(\w+)", r"res\1_\2_branch1_bn \3"),
-    (
-        r"s(\d)\.pathway0_res(\d+)\.branch2\.(\w)\.weight",
-        r"res\1_\2_branch2\3 kernel",
-    ),
-    (
-        r"s(\d)\.pathway0_res(\d+)\.branch2\.(\w)_bn\.(\w+)",
-        r"res\1_\2_branch2\3_bn \4",
-    ),
-    (
-        r"s(\d)\.pathway0_nonlocal(\d+)\.bn\.(\w+)",
-        r"nonlocal_res\1_\2.out_norm \3",
-    ),
-    (
-        r"s(\d)\.pathway0_nonlocal(\d+)\.conv_(\w+)\.(\w+)",
-        r"nonlocal_res\1_\2.\3 \4",
-    ),
-    (r"head\.projection\.(\w+)", r"logits \1"),
-)
-
-
-def _mmaction2_block(match):
-    stage, block, layer = int(match[1]) + 1, match[2], match[3]
-    part = {"conv1": "2a", "conv2": "2b", "conv3": "2c", "downsample": "1"}
-    norm = "_bn" if match[4] == "bn" else ""
-    return f"res{stage}_{block}_branch{part[layer]}{norm} {match[5]}"
-
-
-def _mmaction2_nonlocal(match):
-    stage, block, layer = int(match[1]) + 1, match[2], match[3]
-    return f"nonlocal_res{stage}_{block}.{layer} {match[4]}"
-
-
-_MMACTION2 = (
-    (r"backbone\.conv1\.conv\.weight", "conv1 kernel"),
-    (r"backbone\.conv1\.bn\.(\w+)", r"conv1_bn \1"),
-    (
-        r"backbone\.layer(\d)\.(\d+)\.(conv\d|downsample)\.(conv|bn)\.(\w+)",
-        _mmaction2_block,
-    ),
-    (
-        r"backbone\.layer(\d)\.(\d+)\.non_local_block\.(theta|phi|g|conv_out)"
-        r"(?:\.0)?\.conv\.(\w+)",
-        _mmaction2_nonlocal,
-    ),
-    (
-        r"backbone\.layer(\d)\.(\d+)\.non_local_block\.conv_out\.(bn)\.(\w+)",
-        _mmaction2_nonlocal,
-    ),
-    (r"cls_head\.fc_cls\.(\w+)", r"logits \1"),
-)
-_FAMILIES = {
-    "video-nonlocal-net": _CAFFE2,
-    "slowfast": _SLOWFAST,
-    "mmaction2": _MMACTION2,
-}
+# What a family's networks have in common, as a user would write it down.
+_HEADS = {"mmaction2": "feature", "gluoncv-torch": "feature"}
+_STEMS = {(1, 1, 1): "stride1", (2, 2, 2): "stride4", (2, 1, 2): "stride4_skip"}
 
 
 @functools.cache
@@ -118,53 +48,60 @@ def fixture(shared, name):
         np.testing.assert_allclose(
             data["values"][name].ravel()[:2], expected, rtol=1e-6
         )
-    # (N, C, T, H, W) to (N, T, H, W, C).
-    data["clip"] = np.moveaxis(module.make_input(data), 1, -1)
+    # Channels first to last.
+    data["inputs"] = np.moveaxis(module.make_input(data), 1, -1)
     return data
 
 
-def load_into(model, data):
-    """Fills a network; every tensor is used and every variable filled."""
-    targets = {}
-    for layer in model.layers:
-        for variable in layer.weights:
-            targets[variable.path] = variable
-    for name, value in data["values"].items():
-        if name.endswith("num_batches_tracked"):
-            continue
-        owner, leaf = _target(name, data["family"])
-        layer, _, attribute = owner.partition(".")
-        layer = model.get_layer(layer)
-        attribute = {"conv_out": "out", "bn": "out_norm"}.get(
-            attribute, attribute
+def write(shared, data, folder):
+    """Writes the weights as their code base does; gives the path."""
+    module = weights_module(shared / "parity")
+    suffix, wrapper = _FORMATS[data["family"]]
+    path = str(folder / f"checkpoint.{suffix}")
+    if wrapper is None:
+        module.write_caffe2_pkl(
+            path, data["values"], model_iter=400_000, momentum=True
         )
-        holder = getattr(layer, attribute) if attribute else layer
-        variable = getattr(holder, _leaf(leaf, holder))
-        variable.assign(channels_last(value, len(variable.shape)))
-        targets.pop(variable.path)
-    assert not targets, sorted(targets)
+    else:
+        module.write_pth(path, data["values"], wrapper)
+    return path
 
 
-def _target(name, family):
-    for pattern, replacement in _FAMILIES[family]:
-        match = re.fullmatch(pattern, name)
-        if match is None:
-            continue
-        if callable(replacement):
-            return replacement(match).split(" ")
-        return match.expand(replacement).split(" ")
-    raise KeyError(f"no rule for {name}")
-
-
-def _leaf(leaf, holder):
-    if leaf in ("weight", "bias"):
-        is_norm = hasattr(holder, "gamma")
-        norm, plain = {
-            "weight": ("gamma", "kernel"),
-            "bias": ("beta", "bias"),
-        }[leaf]
-        return norm if is_norm else plain
-    return _LEAVES.get(leaf, leaf)
+def variant(data):
+    """The network of a fixture, from its description."""
+    arch, family = data["arch"], data["family"]
+    if family == "torchvision":
+        groups = 32 if "resnext" in data["variant"] else 1
+        depth = int(data["variant"].split("_")[0][-3:].lstrip("t"))
+        return ImageVariant(depth, groups, 8 if groups > 1 else 64)
+    pool1 = arch["pool1"]
+    stem = arch["stem_conv"]["stride"][0], pool1["kernel"][0]
+    places = tuple(
+        (stage, block)
+        for stage, blocks in arch["nonlocal"].items()
+        for block in blocks
+    )
+    sub_sample = "projection" if family == "mmaction2" else "input"
+    group = arch.get("nl_group_frames", {}).get("res3")
+    return Variant(
+        depth=arch["depth"],
+        inflation=None if arch["conv"] == "c2d" else arch["conv"][4:],
+        inflated="all" if "heavy" in data["variant"] else "alternate",
+        num_nonlocal=len(places),
+        nonlocal_places=places,
+        mode=arch.get("mode", "embedded_gaussian"),
+        use_scale=arch.get("use_scale", True) is not False,
+        sub_sample=sub_sample if arch.get("sub_sample") else None,
+        nonlocal_norm="batch" if arch.get("nl_norm", True) else None,
+        nonlocal_bias=family != "mmaction2",
+        res3_group=group,
+        attention_axes="space" if "space" in data["variant"] else "spacetime",
+        stem=_STEMS[*stem, pool1["stride"][0]],
+        pool1_padding=pool1["pad"][1],
+        pool2=bool(arch.get("pool2")),
+        norm="affine" if arch.get("affine") else "batch",
+        head=_HEADS.get(family, "probability"),
+    )
 
 
 def channels_last(kernel, rank):

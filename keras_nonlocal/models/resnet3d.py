@@ -1,6 +1,5 @@
 """The residual networks of the paper (table 1 and section 3.3)."""
 
-import keras
 from keras import initializers
 from keras import layers
 
@@ -10,17 +9,14 @@ from keras_nonlocal.layers.pooling import MaxPooling
 from keras_nonlocal.layers.pooling import PositionAverage
 from keras_nonlocal.layers.pooling import PositionPooling
 from keras_nonlocal.layers.preprocessing import ClipNormalization
-from keras_nonlocal.models import checkpoint
+from keras_nonlocal.models import applications
 from keras_nonlocal.models.variants import STAGES
 from keras_nonlocal.models.variants import STEMS
 from keras_nonlocal.models.variants import VARIANTS
-from keras_nonlocal.models.variants import Variant
-
-POOLINGS = (None, "avg", "max")
 
 
 def ResNet3D(
-    variant,
+    variant=None,
     include_top=True,
     weights=None,
     input_tensor=None,
@@ -38,15 +34,16 @@ def ResNet3D(
     `pool5`, `logits`, `predictions`.
 
     Args:
-        variant: A `Variant`, or the name of one in `VARIANTS`.
+        variant: A `Variant`, the name of one in `VARIANTS`, or `None`: the
+            network to which `weights` belong.
         include_top: Whether to end with the classifier.
-        weights: `None` (random weights) or the path of a `.weights.h5` or
-            `.keras` file of the same network. With `include_top=False` the
-            file may have a classifier of any number of classes, or none.
-            Names and shapes of all layers must agree; a `.keras` file also
-            says how its layers are set, and must agree in that (a
-            `.weights.h5` file cannot tell, for instance, two pairwise
-            functions apart).
+        weights: `None` (random weights); the name of an entry of
+            `list_weights()`; a data set, `"kinetics400"`, for the entry of
+            just this network; or the path of a file: our own, or of any code
+            base that the package reads. A file has to fit exactly, and
+            `variant` must agree with all that an entry or a file tells of the
+            network. With `include_top=False` the file's classifier is left
+            out.
         input_tensor: Optional Keras tensor to take as the input.
         input_shape: `(frames, height, width, 3)`. Any size but the channels
             may be `None`; by default all are.
@@ -75,98 +72,30 @@ def ResNet3D(
     >>> ResNet3D(small, classes=5, input_shape=(8, 64, 64, 3)).output_shape
     (None, 5)
     """
-    variant, name = _resolve(variant, name)
-    _check_arguments(include_top, pooling, classes)
-    inputs = _input(variant, input_tensor, input_shape)
+    applications.check_arguments(include_top, pooling, classes)
+    if isinstance(variant, str) and name is None:
+        name = variant
+    variant = applications.look_up(variant, VARIANTS)
+    checkpoint, variant = applications.find_weights(weights, variant)
+    inputs = applications.make_input(
+        input_tensor,
+        input_shape,
+        (None, None, None, 3),
+        "clip",
+        lambda shape: _check_shape(variant, shape),
+    )
     x = inputs
     if include_preprocessing:
         x = ClipNormalization(variant.mean, variant.std, name="normalize")(x)
     x = _trunk(x, variant)
     if include_top:
         x = _head(x, variant, classes, classifier_activation)
-    elif pooling == "avg":
-        x = layers.GlobalAveragePooling3D(name="avg_pool")(x)
-    elif pooling == "max":
-        x = layers.GlobalMaxPooling3D(name="max_pool")(x)
-    source = inputs
-    if input_tensor is not None:
-        sources = keras.utils.get_source_inputs(input_tensor)
-        source = sources[0] if len(sources) == 1 else sources
-    model = keras.Model(source, x, name=name)
-    if weights is not None:
-        in_file = checkpoint.num_classes(weights)
-        if input_tensor is None and (include_top or in_file is None):
-            checkpoint.load(model, weights)
-        else:
-            # One file serves with and without top, and behind other layers.
-            donor = ResNet3D(
-                variant,
-                include_top=in_file is not None,
-                weights=weights,
-                classes=classes if include_top else in_file,
-                include_preprocessing=include_preprocessing,
-            )
-            _copy_weights(donor, model)
-    return model
-
-
-def _copy_weights(donor, model):
-    ours = {layer.name: layer for layer in model.layers}
-    for layer in donor.layers:
-        if layer.weights and layer.name in ours:
-            ours[layer.name].set_weights(layer.get_weights())
-
-
-def _resolve(variant, name):
-    """The variant and the name of the model."""
-    if isinstance(variant, str):
-        if variant not in VARIANTS:
-            raise ValueError(
-                f"`variant` must be a Variant or one of {sorted(VARIANTS)}. "
-                f"Received: {variant!r}"
-            )
-        return VARIANTS[variant], name or variant
-    if not isinstance(variant, Variant):
-        raise ValueError(
-            f"`variant` must be a Variant or a name. Received: {variant!r}"
-        )
-    known = (key for key, value in VARIANTS.items() if value == variant)
-    return variant, name or next(known, "resnet3d")
-
-
-def _check_arguments(include_top, pooling, classes):
-    if pooling not in POOLINGS:
-        raise ValueError(
-            f"`pooling` must be one of {POOLINGS}. Received: {pooling!r}"
-        )
-    if include_top and pooling is not None:
-        raise ValueError(
-            "`pooling` is for include_top=False; the classifier has a pooling "
-            f"of its own. Received: include_top=True, pooling={pooling!r}"
-        )
-    if include_top and (not isinstance(classes, int) or classes < 1):
-        raise ValueError(
-            f"`classes` must be a positive integer. Received: {classes!r}"
-        )
-
-
-def _input(variant, input_tensor, input_shape):
-    if input_tensor is not None:
-        if not keras.utils.is_keras_tensor(input_tensor):
-            raise ValueError(
-                "`input_tensor` must be a Keras tensor, for example a "
-                f"`keras.Input`. Received: {type(input_tensor).__name__}"
-            )
-        if input_shape not in (None, tuple(input_tensor.shape[1:])):
-            raise ValueError(
-                "`input_shape` contradicts `input_tensor`. Received: "
-                f"{input_shape} and {tuple(input_tensor.shape[1:])}"
-            )
-        _check_shape(variant, tuple(input_tensor.shape[1:]))
-        return input_tensor
-    shape = tuple(input_shape or (None, None, None, 3))
-    _check_shape(variant, shape)
-    return layers.Input(shape, name="clip")
+    else:
+        x = applications.pool(x, pooling)
+    if name is None:
+        known = (key for key, value in VARIANTS.items() if value == variant)
+        name = next(known, "resnet3d")
+    return applications.make_model(inputs, x, name, checkpoint, variant)
 
 
 def _check_shape(variant, shape):
@@ -189,12 +118,11 @@ def _check_shape(variant, shape):
 def _trunk(x, variant):
     """conv1 to res5."""
     conv1_stride, pool1_kernel, pool1_stride = STEMS[variant.stem]
-    depth = 1 if variant.inflation is None else 5
     x = _conv(
         x,
         variant,
         filters=variant.width,
-        kernel=(depth, 7, 7),
+        kernel=(variant.conv1_frames, 7, 7),
         strides=(conv1_stride, 2, 2),
         name="conv1",
     )
@@ -208,7 +136,7 @@ def _trunk(x, variant):
             x = _bottleneck(x, variant, stage, block)
             if (stage, block) in after:
                 x = _non_local(x, variant, stage, block)
-        if stage == "res2":
+        if stage == "res2" and variant.pool2:
             x = MaxPooling((2, 1, 1), name="pool2")(x)
     return x
 
@@ -226,9 +154,12 @@ def _bottleneck(x, variant, stage, block):
             kernel_a = (3, 1, 1)
         else:
             kernel_b = (3, 3, 3)
-    strides = (1, stride, stride)
-    y = _conv(x, variant, inner, kernel_a, name=f"{name}_branch2a")
-    y = _conv(y, variant, inner, kernel_b, strides, name=f"{name}_branch2b")
+    strides, ones = (1, stride, stride), (1, 1, 1)
+    first, second = (
+        (strides, ones) if variant.stride_in_1x1 else (ones, strides)
+    )
+    y = _conv(x, variant, inner, kernel_a, first, name=f"{name}_branch2a")
+    y = _conv(y, variant, inner, kernel_b, second, name=f"{name}_branch2b")
     y = _conv(
         y,
         variant,
@@ -301,8 +232,9 @@ def _non_local(x, variant, stage, block):
 
 
 def _head(x, variant, classes, activation):
-    # The window is what res5 covers at the training size, 224 pixels.
-    window = None if variant.head == "feature" else 14 // variant.res5_stride
+    # The window is what res5 covers at the training size.
+    shrink = 16 * variant.res5_stride
+    window = None if variant.head == "feature" else variant.crop_size // shrink
     x = PositionPooling(window, name="pool5")(x)
     x = layers.Dropout(variant.dropout_rate, name="dropout")(x)
     x = layers.Dense(

@@ -15,6 +15,7 @@ from keras_nonlocal.ops.windows import AXES
 STAGES = ("res2", "res3", "res4", "res5")
 BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 INFLATIONS = (None, "3x1x1", "3x3x3")
+INFLATED = ("alternate", "all", "late")
 HEADS = ("probability", "logit", "feature")
 
 # Temporal stride of conv1, then temporal kernel and stride of pool1.
@@ -46,9 +47,17 @@ class Variant:
         depth: 50 or 101, the paper's; 26 has two blocks a stage.
         inflation: `None` for C2D; `"3x1x1"` or `"3x3x3"` for I3D: which kernel
             of every inflated block has extent 3 in time.
+        inflated: Which blocks that is. `"alternate"`: all of res2, every
+            second of res3 and res4 from the first, every second of res5 from
+            the second (the released code); `"all"` (mmaction2's "heavy");
+            `"late"`: all of res4 and res5, and conv1 is not inflated
+            ("SlowOnly").
         num_nonlocal: Number of non-local blocks: 0, 1, 5 or 10 (table 2c); 0,
             1 or 2 at depth 26.
         nonlocal_stage: Where a single block stands (table 2b).
+        nonlocal_places: The (stage, block) pairs that the non-local blocks
+            follow, for placements that are not the paper's. Default: the
+            paper's for `num_nonlocal`.
         mode: Pairwise function (table 2a).
         attention_axes: `"spacetime"`, `"space"` or `"time"` (table 2d).
         sub_sample: As `NonLocal`.
@@ -63,6 +72,10 @@ class Variant:
             drops every other frame unseen (mmaction2, gluon-cv).
         pool1_padding: Spatial zero padding of pool1: 0 (the code) or 1 (all
             later code bases).
+        pool2: Whether a pooling after res2 halves the frames.
+        stride_in_1x1: Whether the first convolution of a stage has its spatial
+            stride (networks inflated from the original ResNets, as those of
+            `keras.applications`) or the 3x3 one.
         res5_stride: Spatial stride of res5: 2, or 1 (long-term feature banks).
         norm: `"batch"`, `"sync_batch"` or `"affine"`, for the whole trunk.
         head: What is averaged over positions and time for the scores of a
@@ -74,12 +87,16 @@ class Variant:
         std: RGB is divided by it.
         num_frames: Clip length the network is trained on.
         sampling_rate: Step between the frames of a clip.
+        crop_size: Height and width of the training clips. Larger clips give
+            scores at several positions, which `head` averages.
     """
 
     depth: int = 50
     inflation: str | None = None
+    inflated: str = "alternate"
     num_nonlocal: int = 0
     nonlocal_stage: str = "res4"
+    nonlocal_places: tuple[tuple[str, int], ...] | None = None
     mode: str = "embedded_gaussian"
     attention_axes: str = "spacetime"
     sub_sample: str | None = "input"
@@ -89,6 +106,8 @@ class Variant:
     res3_group: int | None = None
     stem: str = "stride4"
     pool1_padding: int = 0
+    pool2: bool = True
+    stride_in_1x1: bool = False
     res5_stride: int = 2
     norm: str = "batch"
     head: str = "probability"
@@ -98,11 +117,13 @@ class Variant:
     std: float | tuple[float, float, float] = 57.375
     num_frames: int = 32
     sampling_rate: int = 2
+    crop_size: int = 224
 
     def __post_init__(self) -> None:
         allowed: dict[str, tuple] = {
             "depth": tuple(BLOCKS),
             "inflation": INFLATIONS,
+            "inflated": INFLATED,
             "nonlocal_stage": STAGES,
             "mode": MODES,
             "attention_axes": AXES,
@@ -110,15 +131,17 @@ class Variant:
             "nonlocal_norm": (*NORMS, None),
             "stem": tuple(STEMS),
             "pool1_padding": (0, 1),
+            "pool2": (True, False),
+            "stride_in_1x1": (False, True),
             "res5_stride": (1, 2),
             "norm": NORMS,
             "head": HEADS,
-            "num_nonlocal": (
-                0,
-                1,
-                *(n for depth, n in _PLACES if depth == self.depth),
-            ),
         }
+        if self.nonlocal_places is None:
+            known = (n for depth, n in _PLACES if depth == self.depth)
+            allowed["num_nonlocal"] = (0, 1, *known)
+        else:
+            self._check_places(self.nonlocal_places)
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(
@@ -126,20 +149,36 @@ class Variant:
                     f"Received: {getattr(self, name)!r}"
                 )
 
+    def _check_places(self, places: tuple[tuple[str, int], ...]) -> None:
+        known = {(s, b) for s, n in self.blocks.items() for b in range(n)}
+        if len(set(places) & known) != self.num_nonlocal or (
+            len(places) != self.num_nonlocal
+        ):
+            raise ValueError(
+                "Variant: `nonlocal_places` must be `num_nonlocal` different "
+                "(stage, block) pairs of the network. Received: "
+                f"num_nonlocal={self.num_nonlocal}, nonlocal_places={places}"
+            )
+
     @property
     def blocks(self) -> dict[str, int]:
         """Number of residual blocks of each stage."""
         return dict(zip(STAGES, BLOCKS[self.depth], strict=True))
 
     def is_inflated(self, stage: str, block: int) -> bool:
-        """Whether a block's kernel has extent 3 in time.
-
-        All of res2, every second block of res3 and res4 from the first, every
-        second of res5 from the second: the released code's lists.
-        """
+        """Whether a block's kernel has extent 3 in time."""
         if self.inflation is None:
             return False
-        return stage == "res2" or block % 2 == (1 if stage == "res5" else 0)
+        if self.inflated == "late":
+            return stage in ("res4", "res5")
+        if self.inflated == "all" or stage == "res2":
+            return True
+        return block % 2 == (1 if stage == "res5" else 0)
+
+    @property
+    def conv1_frames(self) -> int:
+        """Extent of conv1's kernel in time."""
+        return 1 if self.inflation is None or self.inflated == "late" else 5
 
     def nonlocal_blocks(self) -> tuple[tuple[str, int], ...]:
         """The (stage, block) pairs that a non-local block follows.
@@ -149,6 +188,8 @@ class Variant:
         >>> VARIANTS["nl_i3d_r50"].nonlocal_blocks()
         (('res3', 1), ('res3', 3), ('res4', 1), ('res4', 3), ('res4', 5))
         """
+        if self.nonlocal_places is not None:
+            return self.nonlocal_places
         if self.num_nonlocal == 0:
             return ()
         if self.num_nonlocal == 1:
@@ -176,7 +217,7 @@ class Variant:
         frames = (frames - pool1_kernel) // pool1_stride + 1
         side = (side + 2 * self.pool1_padding - 3) // 2 + 1
         sizes["pool1"] = sizes["res2"] = frames, side
-        frames //= 2
+        frames //= 2 if self.pool2 else 1
         sizes["pool2"] = frames, side
         for stage in STAGES[1:]:
             stride = self.res5_stride if stage == "res5" else 2

@@ -8,18 +8,25 @@ ablates is built by `ResNet3D` from a `Variant`.
 ((None, 5), 'embedded_gaussian')
 """
 
+from keras_nonlocal.models import pretrained
 from keras_nonlocal.models.resnet3d import ResNet3D
+from keras_nonlocal.models.variants import VARIANTS
 
 _DOCSTRING = """{summary}
 
-    The paper's stem, for 32 frames sampled at every 2nd; `ResNet3D` takes
-    "{variant}_8x8" and all other variants.
+    Without weights it has the paper's stem, for 32 frames sampled at every
+    2nd; `ResNet3D` takes "{variant}_8x8" and all other variants.
 
     Args:
         include_top: Whether to end with the classifier.
-        weights: `None` (random weights) or the path of a `.weights.h5` or
-            `.keras` file of this network. With `include_top=False` the file
-            may have a classifier of any number of classes.
+        weights: `None` (random weights); `"kinetics400"`, the first entry of
+            `list_weights()` for this network; the name of any entry for it;
+            or the path of a file. An entry, and a file that is known to the
+            catalogue or was converted by this package, decides on strides,
+            paddings and all else that this constructor leaves open. Another
+            file has to be of the paper's network; build others with
+            `ResNet3D`. With `include_top=False` the file's classifier is left
+            out.
         input_tensor: Optional Keras tensor to take as the input.
         input_shape: `(frames, height, width, 3)`. Any size but the channels
             may be `None`; by default all are.
@@ -54,8 +61,9 @@ def _constructor(name, variant, summary):
         name=None,
         include_preprocessing=True,
     ):
+        network = pretrained.pin(VARIANTS[variant], weights)
         return ResNet3D(
-            variant,
+            network,
             include_top=include_top,
             weights=weights,
             input_tensor=input_tensor,
@@ -63,7 +71,7 @@ def _constructor(name, variant, summary):
             pooling=pooling,
             classes=classes,
             classifier_activation=classifier_activation,
-            name=name,
+            name=name or variant,
             include_preprocessing=include_preprocessing,
         )
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from keras_nonlocal import ResNet3D
-from keras_nonlocal.models import checkpoint
 from tests import checks
 from tests.models.test_resnet3d import SMALL
 from tests.models.test_resnet3d import random_clip
@@ -80,12 +79,20 @@ def test_equal_shapes_in_another_place_do_not_load(tmp_path):
 def test_broken_files(suffix, tmp_path):
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(b"not a weights file")
-    with pytest.raises(ValueError, match="not a Keras weights file"):
+    with pytest.raises(ValueError, match=str(path)):
         ResNet3D(SMALL, classes=5, weights=str(path))
     with pytest.raises(ValueError, match="no file"):
         ResNet3D(SMALL, weights=str(tmp_path / f"absent{suffix}"))
-    with pytest.raises(ValueError, match="ends in"):
-        ResNet3D(SMALL, weights=str(tmp_path / "model.pth"))
+
+
+def test_truncated_files(saved, tmp_path):
+    _, path = saved
+    with open(path, "rb") as file:
+        content = file.read()
+    for length in (20, 1000, len(content) // 2, len(content) - 100):
+        (tmp_path / "short").write_bytes(content[:length])
+        with pytest.raises(ValueError, match="short"):
+            ResNet3D(SMALL, classes=5, weights=tmp_path / "short")
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
@@ -109,7 +116,6 @@ def test_a_backbone_loads_its_own_file(suffix, tmp_path, rng):
 def test_more_classes_than_features(tmp_path):
     path = str(tmp_path / "many.weights.h5")
     ResNet3D(SMALL, classes=400).save_weights(path)
-    assert checkpoint.num_classes(path) == 400
     headless = ResNet3D(SMALL, include_top=False, weights=path)
     assert headless.output_shape[-1] == 128
     with pytest.raises(ValueError, match="holds 400 classes but classes=7"):

@@ -1,0 +1,122 @@
+"""What the constructors of `keras.applications` form have in common."""
+
+import keras
+from keras import layers
+
+from keras_nonlocal.models import pretrained
+
+POOLINGS = (None, "avg", "max")
+
+
+def check_arguments(include_top, pooling, classes):
+    """Refuses what no constructor takes."""
+    if pooling not in POOLINGS:
+        raise ValueError(
+            f"`pooling` must be one of {POOLINGS}. Received: {pooling!r}"
+        )
+    if include_top and pooling is not None:
+        raise ValueError(
+            "`pooling` is for include_top=False; the classifier has a pooling "
+            f"of its own. Received: include_top=True, pooling={pooling!r}"
+        )
+    if include_top and (not isinstance(classes, int) or classes < 1):
+        raise ValueError(
+            f"`classes` must be a positive integer. Received: {classes!r}"
+        )
+
+
+def look_up(variant, table):
+    """The network that a constructor's first argument means.
+
+    Args:
+        variant: A network, its name in `table`, or `None`: the one to which
+            the weights belong.
+        table: Networks by name.
+    """
+    if isinstance(variant, str):
+        if variant not in table:
+            raise ValueError(
+                f"`variant` must be one of {sorted(table)}. "
+                f"Received: {variant!r}"
+            )
+        return table[variant]
+    kind = type(next(iter(table.values())))
+    if variant is not None and not isinstance(variant, kind):
+        raise ValueError(
+            f"`variant` must be a {kind.__name__}, a name or None. "
+            f"Received: {variant!r}"
+        )
+    return variant
+
+
+def find_weights(weights, variant):
+    """The checkpoint of a `weights` argument, and the network to build."""
+    checkpoint = pretrained.find(weights, variant)
+    if variant is None:
+        if checkpoint is None or checkpoint.network is None:
+            raise ValueError(
+                "`variant` may be left out where `weights` names the network: "
+                "an entry of `list_weights()` or a file that this package "
+                f"converted. Received: weights={weights!r}"
+            )
+        variant = checkpoint.network
+    return checkpoint, variant
+
+
+def make_input(input_tensor, input_shape, default, name, check):
+    """The tensor that a network begins with.
+
+    Args:
+        input_tensor: The constructor's argument.
+        input_shape: The constructor's argument.
+        default: Input shape if neither is given.
+        name: Of a new input.
+        check: Is called with the shape and refuses what does not fit.
+    """
+    if input_tensor is None:
+        shape = tuple(input_shape or default)
+        check(shape)
+        return layers.Input(shape, name=name)
+    if not keras.utils.is_keras_tensor(input_tensor):
+        raise ValueError(
+            "`input_tensor` must be a Keras tensor, for example a "
+            f"`keras.Input`. Received: {type(input_tensor).__name__}"
+        )
+    shape = tuple(input_tensor.shape[1:])
+    if input_shape not in (None, shape):
+        raise ValueError(
+            "`input_shape` contradicts `input_tensor`. Received: "
+            f"{input_shape} and {shape}"
+        )
+    check(shape)
+    return input_tensor
+
+
+def pool(x, pooling):
+    """What follows the trunk of a network without top."""
+    if pooling is None:
+        return x
+    rank = len(x.shape) - 2
+    kind = {"avg": "Average", "max": "Max"}[pooling]
+    layer = getattr(layers, f"Global{kind}Pooling{rank}D")
+    return layer(name=f"{pooling}_pool")(x)
+
+
+def make_model(inputs, outputs, name, checkpoint=None, variant=None):
+    """The model from the user's input to the network's output, filled.
+
+    Args:
+        inputs: Where the network begins; other layers may stand before it.
+        outputs: Where it ends.
+        name: Of the model.
+        checkpoint: What `find_weights` gave.
+        variant: The network, for the checkpoint to compare with.
+    """
+    sources = keras.utils.get_source_inputs(inputs)
+    model = keras.Model(
+        sources[0] if len(sources) == 1 else sources, outputs, name=name
+    )
+    if checkpoint is not None:
+        # Only the network's own layers.
+        checkpoint.fill(keras.Model(inputs, outputs), variant)
+    return model

@@ -1,0 +1,118 @@
+"""Checkpoints of other code bases into files of this package."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from typing import Any
+
+import h5py
+import keras
+
+from keras_nonlocal.models.inception_i3d import InceptionI3D
+from keras_nonlocal.models.inception_i3d import InceptionVariant
+from keras_nonlocal.models.resnet2d import ImageVariant
+from keras_nonlocal.models.resnet2d import ResNet2D
+from keras_nonlocal.models.resnet3d import ResNet3D
+from keras_nonlocal.models.variants import Variant
+from keras_nonlocal.weights.files import ABOUT
+from keras_nonlocal.weights.files import CheckpointFile
+from keras_nonlocal.weights.load import LoadReport
+from keras_nonlocal.weights.load import fill
+
+_KINDS = {
+    kind.__name__: kind for kind in (Variant, ImageVariant, InceptionVariant)
+}
+
+
+def build(network: Any, classes: int | None) -> keras.Model:
+    """The model of a network, without weights.
+
+    Args:
+        network: A `Variant`, `ImageVariant` or `InceptionVariant`.
+        classes: Number of classes; `None` for no classifier.
+    """
+    top: dict[str, Any] = {"include_top": False}
+    if classes is not None:
+        top = {"classes": classes}
+    if isinstance(network, InceptionVariant):
+        return InceptionI3D(modality=network.modality, **top)
+    if isinstance(network, ImageVariant):
+        return ResNet2D(network, **top)
+    return ResNet3D(network, **top)
+
+
+def convert(
+    checkpoint: CheckpointFile,
+    destination: str | os.PathLike[str],
+    network: Any,
+    about: dict[str, Any] | None = None,
+) -> LoadReport:
+    """Writes a checkpoint as a `.weights.h5` file that knows its network.
+
+    Args:
+        checkpoint: What `open_checkpoint` gave.
+        destination: File to write; what stands there is replaced when all of
+            the new file is written.
+        network: The network that the checkpoint belongs to.
+        about: Written into the file besides the network, JSON.
+
+    Returns:
+        What became of the tensors.
+
+    Raises:
+        ValueError: If the checkpoint does not fit the network.
+    """
+    destination = os.fspath(destination)
+    if not destination.endswith(".weights.h5"):
+        raise ValueError(
+            "The file to write must end in .weights.h5. "
+            f"Received: {destination!r}"
+        )
+    bias = checkpoint.tensors.get("logits/bias")
+    model = build(network, None if bias is None else int(bias.size))
+    report = fill(model, checkpoint, network)
+    folder = os.path.dirname(destination) or "."
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        written = os.path.join(temporary, os.path.basename(destination))
+        model.save_weights(written)
+        with h5py.File(written, "r+") as file:
+            content = {**(about or {}), "network": describe(network)}
+            file.attrs[ABOUT] = json.dumps(content)
+        os.replace(written, destination)
+    return report
+
+
+def describe(network: Any) -> dict[str, Any]:
+    """A network as JSON; `restore` gives it back."""
+    return {"kind": type(network).__name__, **dataclasses.asdict(network)}
+
+
+def restore(description: dict[str, Any]) -> Any:
+    """The network that `describe` described.
+
+    >>> from keras_nonlocal.models.variants import VARIANTS
+    >>> restore(describe(VARIANTS["nl_i3d_r50"])) == VARIANTS["nl_i3d_r50"]
+    True
+    """
+    fields = {key: _as_tuple(value) for key, value in description.items()}
+    kind = fields.pop("kind", None)
+    if kind not in _KINDS:
+        raise ValueError(
+            f"The kind of a network must be one of {sorted(_KINDS)}. "
+            f"Received: {kind!r}"
+        )
+    try:
+        return _KINDS[kind](**fields)
+    except TypeError as error:
+        raise ValueError(
+            f"Not a description of a {kind} of this version: {error}"
+        ) from error
+
+
+def _as_tuple(value: Any) -> Any:
+    """JSON has lists where networks have tuples."""
+    if isinstance(value, list):
+        return tuple(_as_tuple(item) for item in value)
+    return value
