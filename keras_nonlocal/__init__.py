@@ -9,6 +9,9 @@ from keras_nonlocal.layers.batch_norm import BatchNormalization
 from keras_nonlocal.layers.non_local import NonLocal
 from keras_nonlocal.layers.preprocessing import ClipNormalization
 from keras_nonlocal.models.inception_i3d import InceptionI3D
+from keras_nonlocal.models.inflation import inflate
+from keras_nonlocal.models.insertion import insert_nonlocal
+from keras_nonlocal.models.insertion import nonlocal_layers
 from keras_nonlocal.models.labels import class_names
 from keras_nonlocal.models.labels import decode_predictions
 from keras_nonlocal.models.macs import count_macs
@@ -71,8 +74,11 @@ __all__ = [
     "count_macs",
     "decode_predictions",
     "export_saved_model",
+    "inflate",
+    "insert_nonlocal",
     "list_weights",
     "make_relation_dataset",
+    "nonlocal_layers",
     "read_folder",
     "score_video",
     "train",
