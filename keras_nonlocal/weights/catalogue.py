@@ -29,7 +29,8 @@ class WeightsEntry:
     Attributes:
         name: What `weights=` takes.
         network: The network it belongs to, a `Variant`, `ImageVariant` or
-            `InceptionVariant`; `None` if this package has no such network.
+            `InceptionVariant`; `None` if it cannot be loaded, for the reason
+            in `note`.
         url: Where it is published; empty for a file in a Python package.
         licence: Of the code base; the files seldom carry one of their own.
         dataset: What its classes are of: `"kinetics400"`, `"imagenet"`,
@@ -459,7 +460,33 @@ def _gluoncv() -> list[WeightsEntry]:
                 digest=f"sha1:{digest}",
             )
         )
-    return entries
+    return entries + _gluoncv_mxnet()
+
+
+def _gluoncv_mxnet() -> list[WeightsEntry]:
+    base = (
+        "https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/"
+        "gluon/models/"
+    )
+    rows = [
+        ("i3d_resnet50_v1_kinetics400", "568a722e", 74.0),
+        ("i3d_resnet101_v1_kinetics400", "6b69f655", 75.1),
+        ("i3d_nl5_resnet50_v1_kinetics400", "3c0e47ea", 75.2),
+        ("i3d_nl10_resnet50_v1_kinetics400", "bfb58c41", 75.3),
+        ("i3d_nl5_resnet101_v1_kinetics400", "fbfc1d30", 76.0),
+        ("i3d_nl10_resnet101_v1_kinetics400", "59186c31", 76.1),
+    ]
+    return [
+        WeightsEntry(
+            f"gluoncv_mxnet_{name}",
+            None,
+            f"{base}{name}-{digest}.zip",
+            "Apache-2.0",
+            scores=_scores(top1),
+            note=f"an MXNet file, which is not read: take gluoncv_{name}",
+        )
+        for name, digest, top1 in rows
+    ]
 
 
 def _torchvision() -> list[WeightsEntry]:

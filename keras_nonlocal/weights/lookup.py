@@ -35,6 +35,7 @@ class FoundWeights:
     Attributes:
         entry: Their entry of the catalogue, `None` if they have none.
         network: The network they belong to, `None` if nothing tells.
+        is_own: Whether they are a file that Keras saved.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class FoundWeights:
         network: Any,
         entry: WeightsEntry | None,
         read: Callable[[], CheckpointFile],
+        is_own: bool = False,
     ) -> None:
         self.network = network
         self.entry = entry
+        self.is_own = is_own
         self._read = read
 
     def fill(self, model: keras.Model, network: Any) -> LoadReport:
@@ -116,15 +119,19 @@ def pinned_network(network: Any, weights: Any) -> Any:
         the constructor's architecture; `network` if nothing is known of it.
 
     Raises:
-        ValueError: If it is of another architecture, or if no weights of that
-            data set are published for the architecture.
+        ValueError: If it is of another architecture, if no weights of that
+            data set are published for the architecture, or if it is a file of
+            another code base that the catalogue does not know: its strides
+            and paddings would be guessed.
     """
     name = os.fspath(weights) if isinstance(weights, os.PathLike) else weights
     if name in _datasets():
         return _default_of_architecture(network, name).network
     found = find(weights)
     if found.network is None:
-        return network
+        if found.is_own:
+            return network
+        raise ValueError(_not_pinned(name))
     if not _same_architecture(found.network, network):
         _check_same(str(name), found.network, network)
     return found.network
@@ -217,7 +224,7 @@ def _from_file(path: str) -> FoundWeights:
     network = entry.network if entry is not None else None
     if "network" in file.about:
         network = restore(file.about["network"])
-    return FoundWeights(network, entry, lambda: file)
+    return FoundWeights(network, entry, lambda: file, file.family == OWN)
 
 
 def _datasets() -> set[str]:
@@ -283,6 +290,21 @@ def _unknown(name: str) -> str:
     return (
         f"weights={name!r}: there is no file of that name and no such entry."
         f"{hint}\nEntries: {', '.join(choices)}"
+    )
+
+
+def _not_pinned(path: str) -> str:
+    named = [
+        entry.name
+        for entry in CATALOGUE.values()
+        if entry.file_name == os.path.basename(path)
+    ]
+    hint = f" Its name is that of the entry {named[0]!r}." if named else ""
+    return (
+        f"weights={path!r}: the file does not tell all of its network, for "
+        "instance not its strides and paddings. Say which it is, by "
+        "ResNet3D(variant, weights=...) with a Variant or a name of VARIANTS, "
+        f"or by a file converted with --entry.{hint}"
     )
 
 

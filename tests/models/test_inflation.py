@@ -180,6 +180,22 @@ def test_any_network_of_known_layers(rng):
     assert np.abs(actual[:, 0] - expected).max() > 1e-3
 
 
+def test_a_sequential_model(rng):
+    image_network = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.ReLU()]
+    )
+    checks.randomize(image_network)
+    image = rng.normal(size=(1, 8, 8, 3)).astype("float32")
+    video = inflate(image_network)
+    np.testing.assert_allclose(
+        checks.numpy(video(repeated(image, 5)))[:, 2],
+        checks.numpy(image_network(image)),
+        atol=1e-5,
+    )
+    with pytest.raises(ValueError, match="functional Keras model"):
+        inflate(keras.Sequential([layers.Conv2D(4, 3)]))
+
+
 def test_without_extent_in_time_every_frame_is_exact(rng):
     image_network = vgg_like()
     checks.randomize(image_network)
