@@ -20,6 +20,7 @@ from keras_nonlocal.layers.batch_norm import Affine
 from keras_nonlocal.layers.batch_norm import BatchNormalization
 from keras_nonlocal.layers.preprocessing import ClipNormalization
 from keras_nonlocal.models import applications
+from keras_nonlocal.models.graph import functional_graph
 from keras_nonlocal.models.resnet3d import ResNet3D
 from keras_nonlocal.models.variants import VARIANTS
 
@@ -257,8 +258,8 @@ _SPATIAL: dict = {
 
 
 def _inflate_graph(model, temporal_kernel):
-    is_functional = isinstance(model, keras.Model) and hasattr(model, "inputs")
-    if not is_functional or len(model.inputs or ()) != 1:
+    graph = functional_graph(model)
+    if graph is None or len(graph.inputs) != 1:
         raise ValueError(
             "`model` must be a functional Keras model with one input. "
             f"Received: {model!r}"
@@ -273,7 +274,7 @@ def _inflate_graph(model, temporal_kernel):
             f"Layers of {model.name!r} that have no 3-D counterpart: "
             f"{', '.join(without)}"
         )
-    source = model.inputs[0]
+    source = graph.inputs[0]
     made = {}
 
     def call(layer, *args, **kwargs):
@@ -286,8 +287,6 @@ def _inflate_graph(model, temporal_kernel):
         made[layer.name] = _counterpart(layer, temporal_kernel)
         return made[layer.name]
 
-    # A Sequential is cloned without its graph.
-    graph = keras.Model(source, model.output, name=model.name)
     video = keras.models.clone_model(
         graph,
         input_tensors=layers.Input(

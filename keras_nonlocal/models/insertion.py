@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_nonlocal.layers.non_local import NonLocal
+from keras_nonlocal.models.graph import functional_graph
 
 
 def insert_nonlocal(model, after, share_weights=False, name=None, **arguments):
@@ -63,7 +64,7 @@ def insert_nonlocal(model, after, share_weights=False, name=None, **arguments):
     >>> nonlocal_layers(model)
     {'nonlocal_conv': 'conv'}
     """
-    if _graph(model) is None:
+    if functional_graph(model) is None:
         raise ValueError(
             "`model` must be a functional model or a built Sequential; of "
             f"others Keras does not know the graph. Received: {model!r}"
@@ -73,7 +74,7 @@ def insert_nonlocal(model, after, share_weights=False, name=None, **arguments):
     result = insertion.rebuild(model, name=name)
     if not share_weights:
         insertion.copy_state()
-        _check_ties(_graph(model), result, insertion.blocks)
+        _check_ties(functional_graph(model), result, insertion.blocks)
     return result
 
 
@@ -117,7 +118,7 @@ class _Insertion:
 
     def rebuild(self, model, prefix="", name=None):
         """The model with blocks after those of its layers that are asked."""
-        graph = _graph(model, name)
+        graph = functional_graph(model, name)
         blocks = {}
 
         def call(layer, *args, **kwargs):
@@ -173,24 +174,13 @@ class _Insertion:
         return block
 
 
-def _graph(model, name=None):
-    """The model as a plain functional one, not compiled, or `None`."""
-    if isinstance(model, keras.Sequential) and hasattr(model, "inputs"):
-        ends = (model.inputs[0], model.outputs[0])
-    elif isinstance(model, keras.Model) and isinstance(model, keras.Function):
-        ends = (model.input, model.output)
-    else:
-        return None
-    return keras.Model(*ends, name=name or model.name)
-
-
 def _layers(model, prefix=""):
     """Pairs of path and layer, nested models before what is in them."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
         yield prefix + layer.name, layer
-        if _graph(layer) is not None:
+        if functional_graph(layer) is not None:
             yield from _layers(layer, f"{prefix}{layer.name}/")
 
 
