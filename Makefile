@@ -53,7 +53,10 @@ doctest-and-tests: .venv/test/ready
 
 # ops, layers and models promise every backend.
 BACKEND_TESTS := tests/ops tests/layers tests/models/test_resnet3d.py \
-    tests/weights/test_own_files.py tests/models/test_macs.py
+    tests/models/test_inflation.py tests/models/test_inception_i3d.py \
+    tests/models/test_insertion.py tests/models/test_labels.py \
+    tests/models/test_macs.py tests/weights/test_load.py \
+    tests/weights/test_own_files.py
 backends: .venv/test/ready
 	KERAS_BACKEND=torch .venv/test/bin/python -m pytest -q -n 2 $(BACKEND_TESTS)
 	KERAS_BACKEND=jax .venv/test/bin/python -m pytest -q -n 2 $(BACKEND_TESTS)

@@ -176,6 +176,10 @@ def _long_term_feature_banks() -> list[WeightsEntry]:
     return entries
 
 
+# All other code bases' lists agree with `class_names("kinetics400")`.
+_UNVERIFIED_ORDER = "the order of its classes could not be checked"
+
+
 def _slowfast() -> list[WeightsEntry]:
     base = "https://dl.fbaipublicfiles.com/pyslowfast/model_zoo/kinetics400/"
     rows = [
@@ -192,11 +196,8 @@ def _slowfast() -> list[WeightsEntry]:
             f"{base}{name}.pkl",
             "Apache-2.0",
             scores=_scores(top1, top5),
-            note=(
-                "its network is inferred from its name"
-                if "NOPOOL" in name
-                else ""
-            ),
+            note=_UNVERIFIED_ORDER
+            + ("; network inferred from its name" if "NOPOOL" in name else ""),
         )
         for name, variant, top1, top5 in rows
     ]
@@ -231,6 +232,7 @@ def _pytorchvideo() -> list[WeightsEntry]:
             f"{base}{name}.pyth",
             "Apache-2.0",
             scores=_scores(top1, top5),
+            note=_UNVERIFIED_ORDER,
         )
         for name, variant, top1, top5 in (
             ("C2D_8x8_R50", "c2d_r50_8x8", 71.46, 89.68),
