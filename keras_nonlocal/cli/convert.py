@@ -19,14 +19,14 @@ from absl import app
 from absl import flags
 
 from keras_nonlocal.cli import show_own_notes_only
+from keras_nonlocal.models.applications import describe
 from keras_nonlocal.models.inception_i3d import INCEPTION_VARIANTS
 from keras_nonlocal.models.resnet2d import IMAGE_VARIANTS
 from keras_nonlocal.models.variants import VARIANTS
 from keras_nonlocal.weights import catalogue
 from keras_nonlocal.weights import lookup
+from keras_nonlocal.weights.content import CheckpointFile
 from keras_nonlocal.weights.convert import convert
-from keras_nonlocal.weights.convert import describe
-from keras_nonlocal.weights.files import CheckpointFile
 from keras_nonlocal.weights.files import open_checkpoint
 from keras_nonlocal.weights.flags import shown
 from keras_nonlocal.weights.load import LoadReport
@@ -52,14 +52,19 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("name a source and a destination")
     _, source, destination = argv
     entry = _entry(source)
+    if entry is not None and entry.network is None:
+        raise app.UsageError(f"{entry.name}: {entry.note}")
     if entry is not None and not os.path.exists(source):
         source = lookup.published_file(entry)
-    checkpoint = open_checkpoint(source)
-    network = _network(checkpoint, entry)
     about: dict[str, Any] = {}
     if entry is not None:
         about = {"entry": entry.name, "licence": entry.licence}
-    report = convert(checkpoint, destination, network, about)
+    try:
+        checkpoint = open_checkpoint(source)
+        network = _network(checkpoint, entry)
+        report = convert(checkpoint, destination, network, about)
+    except (OSError, ValueError) as error:
+        raise app.UsageError(str(error)) from error
     _print(report, destination)
     if FLAGS.report:
         with open(FLAGS.report, "w") as file:
@@ -87,7 +92,12 @@ def _entry(source: str) -> catalogue.WeightsEntry | None:
 def _network(
     checkpoint: CheckpointFile, entry: catalogue.WeightsEntry | None
 ) -> Any:
-    if FLAGS.network is None and entry is not None:
+    if entry is not None:
+        if FLAGS.network or FLAGS.set:
+            raise app.UsageError(
+                f"the entry {entry.name!r} says which network it is: leave "
+                "--network and --set out"
+            )
         return entry.network
     if FLAGS.network not in NETWORKS:
         raise app.UsageError(

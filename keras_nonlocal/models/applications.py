@@ -1,11 +1,25 @@
 """What the constructors of `keras.applications` form have in common."""
 
+import dataclasses
+
 import keras
 from keras import layers
 
+from keras_nonlocal.layers.network_record import NetworkRecord
 from keras_nonlocal.models import pretrained
 
 POOLINGS = (None, "avg", "max")
+# Fields of a network that may be chosen anew for the same weights.
+TRAINING_FIELDS = frozenset(
+    {
+        "norm",
+        "nonlocal_norm",
+        "dropout_rate",
+        "num_frames",
+        "sampling_rate",
+        "crop_size",
+    }
+)
 
 
 def check_arguments(include_top, pooling, classes):
@@ -49,18 +63,31 @@ def look_up(variant, table):
     return variant
 
 
-def find_weights(weights, variant):
-    """The checkpoint of a `weights` argument, and the network to build."""
+def find_weights(weights, variant, kind, activation=None):
+    """The checkpoint of a `weights` argument, and the network to build.
+
+    Args:
+        weights: The constructor's argument.
+        variant: The network asked for, or `None`.
+        kind: The class of networks that the constructor builds.
+        activation: What it puts on the logits; `None` for nothing.
+    """
     checkpoint = pretrained.find(weights, variant)
-    if variant is None:
-        if checkpoint is None or checkpoint.network is None:
-            raise ValueError(
-                "`variant` may be left out where `weights` names the network: "
-                "an entry of `list_weights()` or a file that this package "
-                f"converted. Received: weights={weights!r}"
-            )
-        variant = checkpoint.network
-    return checkpoint, variant
+    pinned = getattr(checkpoint, "network", None)
+    if variant is None and not isinstance(pinned, kind):
+        raise ValueError(
+            f"`variant` may be left out where `weights` names a {kind.__name__}"
+            ": an entry of `list_weights()`, or a file that this package "
+            f"wrote. Received: weights={weights!r}, of {pinned}"
+        )
+    wanted = getattr(checkpoint, "activation", None)
+    if wanted and activation not in (None, "linear", wanted):
+        raise ValueError(
+            f"weights={weights!r} were trained with {wanted} scores: pass "
+            f"classifier_activation={wanted!r} (or None, for logits). "
+            f"Received: {activation!r}"
+        )
+    return checkpoint, pinned if variant is None else variant
 
 
 def make_input(input_tensor, input_shape, default, name, check):
@@ -90,6 +117,34 @@ def make_input(input_tensor, input_shape, default, name, check):
         )
     check(shape)
     return input_tensor
+
+
+def describe(network):
+    """A network as a dict that JSON can hold.
+
+    Args:
+        network: A `Variant`, `ImageVariant` or `InceptionVariant`.
+    """
+    return {"kind": type(network).__name__, **dataclasses.asdict(network)}
+
+
+def record(x, network):
+    """Lets the model, and its files of weights, say which network it is."""
+    fields = describe(network)
+    training = {key: fields.pop(key) for key in TRAINING_FIELDS & fields.keys()}
+    return NetworkRecord(fields, training, name="network")(x)
+
+
+def same_network(one, other):
+    """Whether two networks differ in nothing but how they are trained."""
+    if type(one) is not type(other):
+        return False
+    fields, others = describe(one), describe(other)
+    return all(
+        value == others[key]
+        for key, value in fields.items()
+        if key not in TRAINING_FIELDS
+    )
 
 
 def pool(x, pooling):

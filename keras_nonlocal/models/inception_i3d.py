@@ -120,7 +120,10 @@ def InceptionI3D(
     """
     applications.check_arguments(include_top, pooling, classes)
     checkpoint, variant = applications.find_weights(
-        weights, InceptionVariant(modality)
+        weights,
+        InceptionVariant(modality),
+        InceptionVariant,
+        classifier_activation if include_top else None,
     )
     channels = CHANNELS[modality]
     inputs = applications.make_input(
@@ -133,7 +136,7 @@ def InceptionI3D(
     x = inputs
     if include_preprocessing and modality == "rgb":
         x = ClipNormalization(mean=127.5, std=127.5, name="normalize")(x)
-    x = _trunk(x)
+    x = _trunk(applications.record(x, variant))
     if include_top:
         x = _head(x, classes, classifier_activation)
     else:

@@ -32,8 +32,8 @@ _CLASSIFIER = "logits"
 def inflate(model, variant=None, temporal_kernel=3, strict=True, **kwargs):
     """Builds a video network with the weights of an image network.
 
-    With a `variant`, `model` must be a `ResNet2D` or a ResNet50, ResNet101 or
-    ResNet152 of `keras.applications`; the result is `ResNet3D(variant)`.
+    With a `variant`, `model` must be a `ResNet2D` or a ResNet50 or ResNet101 of
+    `keras.applications`; the result is `ResNet3D(variant)`.
     Without, `model` may be any functional image model of layers that have a
     3-D counterpart; the result has the same layers in 3-D, under the same
     names, with the same pooling over space and none over time.
@@ -67,6 +67,8 @@ def inflate(model, variant=None, temporal_kernel=3, strict=True, **kwargs):
     >>> inflate(image).output_shape
     (None, None, 8, 8, 4)
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a Keras model. Received: {model!r}")
     if variant is None:
         if kwargs:
             raise ValueError(
@@ -77,11 +79,18 @@ def inflate(model, variant=None, temporal_kernel=3, strict=True, **kwargs):
     source = _Source(model)
     if strict:
         _check_fits(source, variant)
-    mean, std = source.mean_and_std(variant)
-    video = ResNet3D(dataclasses.replace(variant, mean=mean, std=std), **kwargs)
-    for layer in video.layers:
-        if layer.weights and not layer.name.startswith("nonlocal_"):
-            _fill(layer, source)
+    if kwargs.get("include_preprocessing", True):
+        mean, std = source.mean_and_std()
+        variant = dataclasses.replace(variant, mean=mean, std=std)
+    video = ResNet3D(variant, **kwargs)
+    ours = [
+        layer
+        for layer in video.layers
+        if layer.weights and not layer.name.startswith("nonlocal_")
+    ]
+    source.check_all_used({layer.name for layer in ours})
+    for layer in ours:
+        _fill(layer, source)
     return video
 
 
@@ -103,40 +112,53 @@ class _Source:
         )
         if not {"conv1", "conv1_bn", "res5_2_branch2c"} <= self.layers.keys():
             raise ValueError(
-                "With a variant, `model` must be a ResNet2D, or a ResNet50, "
-                "101 or 152 of keras.applications (not V2). Received: "
+                "With a variant, `model` must be a ResNet2D, or a ResNet50 "
+                "or 101 of keras.applications (not V2). Received: "
                 f"model {model.name!r}. Leave `variant` out to inflate layer "
                 "by layer."
             )
 
-    def get(self, name):
-        if name not in self.layers:
+    def check_all_used(self, names):
+        """Refuses a network with more layers, or fewer, than the variant."""
+        different = (names ^ self.layers.keys()) - {_CLASSIFIER}
+        if different:
             raise ValueError(
-                f"Model {self.name!r} has no layer for {name} of the variant; "
-                "is its depth the variant's?"
+                f"Model {self.name!r} and the variant differ in "
+                f"{len(different)} layers, {min(different)} for one: their "
+                "depths must be equal, and the model without groups and "
+                "without non-local blocks."
             )
-        return self.layers[name]
+        inner = self.layers["res2_0_branch2b"]
+        if inner.groups != 1:
+            raise ValueError(
+                f"Model {self.name!r} has groups={inner.groups} in its 3x3 "
+                "convolutions; the video networks have none."
+            )
 
     @property
     def stride_in_1x1(self):
-        return self.get("res3_0_branch2a").strides[0] == 2
+        return self.layers["res3_0_branch2a"].strides[0] == 2
 
-    def mean_and_std(self, variant):
+    def mean_and_std(self):
         if self.is_keras:
             return _CAFFE_MEAN, (1.0, 1.0, 1.0)
-        if self._normalize is not None:
-            return _as_fields(self._normalize)
-        return variant.mean, variant.std
+        if self._normalize is None:
+            raise ValueError(
+                f"Model {self.name!r} has no preprocessing that the video "
+                "network could take over: pass include_preprocessing=False."
+            )
+        return _as_fields(self._normalize)
 
     def kernel(self, name):
-        kernel = keras.ops.convert_to_numpy(self.get(name).kernel)
+        kernel = keras.ops.convert_to_numpy(self.layers[name].kernel)
         if self.is_keras and name == "conv1":
             kernel = kernel[:, :, ::-1]
         return kernel
 
     def norm(self, name):
         """gamma, beta, mean and variance, for our epsilon and no bias."""
-        norm, convolution = self.get(name), self.get(name.removesuffix("_bn"))
+        norm = self.layers[name]
+        convolution = self.layers[name.removesuffix("_bn")]
         numpy = keras.ops.convert_to_numpy
         gamma, beta = numpy(norm.gamma), numpy(norm.beta)
         if isinstance(norm, Affine):
@@ -347,7 +369,8 @@ def _extent(layer, temporal_kernel):
         frames = temporal_kernel(layer)
     else:
         frames = temporal_kernel if max(layer.kernel_size) > 1 else 1
-    if not isinstance(frames, int) or frames < 1 or frames % 2 == 0:
+    is_integer = isinstance(frames, int) and not isinstance(frames, bool)
+    if not is_integer or frames < 1 or frames % 2 == 0:
         raise ValueError(
             "`temporal_kernel` must be an odd positive integer, or give one. "
             f"Received: {frames!r} for layer {layer.name!r}"

@@ -18,9 +18,12 @@ class Checkpoint(Protocol):
     Attributes:
         network: The network they belong to, a `Variant` or its like, as far
             as file or catalogue tell; `None` if they do not.
+        activation: What their logits were trained with, where it is not the
+            constructors' default.
     """
 
     network: Any
+    activation: str | None
 
     def fill(self, model: keras.Model, network: Any) -> Any:
         """Loads all weights into a model of a network, or raises."""
@@ -52,11 +55,14 @@ def find(weights: Any, network: Any) -> Checkpoint | None:
     return None if weights is None else _find(weights, network)
 
 
-def pin(network: Any, weights: Any) -> Any:
+def pin(network: Any, weights: Any) -> tuple[Any, Checkpoint | None]:
     """The network to build where a constructor leaves the details open.
 
     Args:
         network: The constructor's own choice.
         weights: Its `weights` argument.
+
+    Returns:
+        The network, and the checkpoint to pass on as `weights`.
     """
-    return network if weights is None else _pin(network, weights)
+    return (network, None) if weights is None else _pin(network, weights)

@@ -136,14 +136,19 @@ def ResNet2D(
     if isinstance(variant, str) and name is None:
         name = variant
     variant = applications.look_up(variant, IMAGE_VARIANTS)
-    checkpoint, variant = applications.find_weights(weights, variant)
+    checkpoint, variant = applications.find_weights(
+        weights,
+        variant,
+        ImageVariant,
+        classifier_activation if include_top else None,
+    )
     inputs = applications.make_input(
         input_tensor, input_shape, (None, None, 3), "image", _check_shape
     )
     x = inputs
     if include_preprocessing:
         x = ClipNormalization(variant.mean, variant.std, name="normalize")(x)
-    x = _trunk(x, variant)
+    x = _trunk(applications.record(x, variant), variant)
     if include_top:
         x = layers.GlobalAveragePooling2D(name="pool5")(x)
         x = layers.Dense(classes, name="logits")(x)

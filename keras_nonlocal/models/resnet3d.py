@@ -13,6 +13,7 @@ from keras_nonlocal.models import applications
 from keras_nonlocal.models.variants import STAGES
 from keras_nonlocal.models.variants import STEMS
 from keras_nonlocal.models.variants import VARIANTS
+from keras_nonlocal.models.variants import Variant
 
 
 def ResNet3D(
@@ -76,7 +77,12 @@ def ResNet3D(
     if isinstance(variant, str) and name is None:
         name = variant
     variant = applications.look_up(variant, VARIANTS)
-    checkpoint, variant = applications.find_weights(weights, variant)
+    checkpoint, variant = applications.find_weights(
+        weights,
+        variant,
+        Variant,
+        classifier_activation if include_top else None,
+    )
     inputs = applications.make_input(
         input_tensor,
         input_shape,
@@ -87,7 +93,7 @@ def ResNet3D(
     x = inputs
     if include_preprocessing:
         x = ClipNormalization(variant.mean, variant.std, name="normalize")(x)
-    x = _trunk(x, variant)
+    x = _trunk(applications.record(x, variant), variant)
     if include_top:
         x = _head(x, variant, classes, classifier_activation)
     else:

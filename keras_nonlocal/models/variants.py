@@ -137,6 +137,10 @@ class Variant:
             "norm": NORMS,
             "head": HEADS,
         }
+        for name in ("width", "num_frames", "sampling_rate", "crop_size"):
+            _check_natural(name, getattr(self, name))
+        if self.res3_group is not None:
+            _check_natural("res3_group", self.res3_group)
         if self.nonlocal_places is None:
             known = (n for depth, n in _PLACES if depth == self.depth)
             allowed["num_nonlocal"] = (0, 1, *known)
@@ -151,9 +155,9 @@ class Variant:
 
     def _check_places(self, places: tuple[tuple[str, int], ...]) -> None:
         known = {(s, b) for s, n in self.blocks.items() for b in range(n)}
-        if len(set(places) & known) != self.num_nonlocal or (
-            len(places) != self.num_nonlocal
-        ):
+        is_known = all(place in known for place in places)
+        number = len(set(places)) if is_known else -1
+        if not len(places) == number == self.num_nonlocal:
             raise ValueError(
                 "Variant: `nonlocal_places` must be `num_nonlocal` different "
                 "(stage, block) pairs of the network. Received: "
@@ -238,6 +242,13 @@ class Variant:
         frames = next(n for n in range(1, 1000) if fits(n, 1000))
         side = next(n for n in range(1, 1000) if fits(1000, n))
         return frames, side
+
+
+def _check_natural(name: str, value: object) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"Variant: `{name}` must be a positive integer. Received: {value!r}"
+        )
 
 
 def _variants() -> dict[str, Variant]:

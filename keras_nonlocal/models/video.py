@@ -61,7 +61,7 @@ def _constructor(name, variant, summary):
         name=None,
         include_preprocessing=True,
     ):
-        network = pretrained.pin(VARIANTS[variant], weights)
+        network, weights = pretrained.pin(VARIANTS[variant], weights)
         return ResNet3D(
             network,
             include_top=include_top,

@@ -43,6 +43,7 @@ class WeightsEntry:
         member: Path of the file inside the archive, or the Python package,
             that it comes in.
         package: The Python package that it comes in.
+        activation: What makes scores of its logits, where it is not a softmax.
         note: What else there is to know.
     """
 
@@ -57,6 +58,7 @@ class WeightsEntry:
     digest: str | None = None
     member: str | None = None
     package: str | None = None
+    activation: str | None = None
     note: str = ""
 
     @property
@@ -143,6 +145,8 @@ def _long_term_feature_banks() -> list[WeightsEntry]:
                 VARIANTS[f"nl_i3d_r{depth}_32x4"],
                 norm="batch",
                 nonlocal_norm="batch",
+                # The code groups frames in frozen networks alone.
+                res3_group=None,
                 pool1_padding=1,
             ),
             f"{base}r{depth}_k400_pretrained.pkl",
@@ -164,13 +168,15 @@ def _long_term_feature_banks() -> list[WeightsEntry]:
                     nonlocal_norm="affine",
                     pool1_padding=1,
                     res5_stride=1,
+                    head="feature",
                 ),
                 f"{base}{run}/model_final.pkl",
                 "Apache-2.0",
                 dataset="charades",
                 classes=157,
                 scores={"mAP": score},
-                note=f"{inferred}; scores are sigmoids",
+                activation="sigmoid",
+                note=inferred,
             )
         )
     return entries

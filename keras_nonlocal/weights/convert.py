@@ -1,6 +1,5 @@
 """Checkpoints of other code bases into files of this package."""
 
-import dataclasses
 import json
 import os
 import tempfile
@@ -15,10 +14,10 @@ from keras_nonlocal.models.resnet2d import ImageVariant
 from keras_nonlocal.models.resnet2d import ResNet2D
 from keras_nonlocal.models.resnet3d import ResNet3D
 from keras_nonlocal.models.variants import Variant
-from keras_nonlocal.weights.files import ABOUT
-from keras_nonlocal.weights.files import CheckpointFile
+from keras_nonlocal.weights.content import CheckpointFile
 from keras_nonlocal.weights.load import LoadReport
 from keras_nonlocal.weights.load import fill
+from keras_nonlocal.weights.own_files import ABOUT
 
 _KINDS = {
     kind.__name__: kind for kind in (Variant, ImageVariant, InceptionVariant)
@@ -78,26 +77,25 @@ def convert(
         written = os.path.join(temporary, os.path.basename(destination))
         model.save_weights(written)
         with h5py.File(written, "r+") as file:
-            content = {**(about or {}), "network": describe(network)}
-            file.attrs[ABOUT] = json.dumps(content)
+            file.attrs[ABOUT] = json.dumps(about or {})
         os.replace(written, destination)
     return report
 
 
-def describe(network: Any) -> dict[str, Any]:
-    """A network as JSON; `restore` gives it back."""
-    return {"kind": type(network).__name__, **dataclasses.asdict(network)}
-
-
 def restore(description: dict[str, Any]) -> Any:
-    """The network that `describe` described.
+    """The network that `applications.describe` described.
 
-    >>> from keras_nonlocal.models.variants import VARIANTS
-    >>> restore(describe(VARIANTS["nl_i3d_r50"])) == VARIANTS["nl_i3d_r50"]
-    True
+    Args:
+        description: The dict, also after it was written as JSON.
+
+    Raises:
+        ValueError: If it is none, or that of another version.
+
+    >>> restore({"kind": "InceptionVariant", "modality": "flow"})
+    InceptionVariant(modality='flow')
     """
     fields = {key: _as_tuple(value) for key, value in description.items()}
-    kind = fields.pop("kind", None)
+    kind = str(fields.pop("kind", None))
     if kind not in _KINDS:
         raise ValueError(
             f"The kind of a network must be one of {sorted(_KINDS)}. "
@@ -105,7 +103,7 @@ def restore(description: dict[str, Any]) -> Any:
         )
     try:
         return _KINDS[kind](**fields)
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"Not a description of a {kind} of this version: {error}"
         ) from error

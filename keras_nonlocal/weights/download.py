@@ -355,11 +355,11 @@ class _Download:
         try:
             with open(self.notes) as file:
                 notes = json.load(file)
-        except (FileNotFoundError, json.JSONDecodeError):
+            url, validator = notes["url"], str(notes["validator"])
+        # Damaged notes are none: ValueError covers what is not JSON or text.
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             return 0, ""
-        if notes["url"] != self.url:
-            return 0, ""
-        return self._size(), notes["validator"]
+        return (self._size(), validator) if url == self.url else (0, "")
 
     def _remember(self, validator: str) -> None:
         if validator:

@@ -1,50 +1,22 @@
 """Opens a checkpoint file of any family, recognised by its content."""
 
-import dataclasses
-import io
-import json
 import os
-import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-import h5py
 import numpy as np
 
 from keras_nonlocal.weights import names
+from keras_nonlocal.weights import own_files
+from keras_nonlocal.weights.content import CheckpointFile
 from keras_nonlocal.weights.torch_files import is_torch
 from keras_nonlocal.weights.torch_files import read_torch
 from keras_nonlocal.weights.unpickle import read_pickle
 
-# Attribute of our own files that says which network they belong to.
-ABOUT = "keras_nonlocal"
-OWN = "keras_nonlocal"
+_GZIP_MAGIC = b"\x1f\x8b"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # What a code base wraps its tensors in.
 _WRAPPERS = ("state_dict", "model_state", "blobs", "model")
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointFile:
-    """The content of a checkpoint.
-
-    Attributes:
-        path: Where it is.
-        family: A key of `names.FAMILIES`, or `OWN`.
-        tensors: Arrays by the path of our variable, in the source's layout.
-        sources: The names in the file, by the path of our variable.
-        ignored: Names in the file that are no weights.
-        about: What our own files say of themselves.
-        settings: The layers' settings in a `.keras` file, by layer name.
-    """
-
-    path: str
-    family: str
-    tensors: dict[str, np.ndarray]
-    sources: dict[str, list[str]]
-    ignored: list[str] = dataclasses.field(default_factory=list)
-    about: dict[str, Any] = dataclasses.field(default_factory=dict)
-    settings: dict[str, Any] | None = None
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
@@ -63,27 +35,27 @@ def open_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
     if os.path.isfile(f"{path}.index"):
         return _named(path, _read_tensorflow(path))
     if not os.path.isfile(path):
-        raise ValueError(f"`weights`: there is no file {path!r}.")
-    with open(path, "rb") as file:
-        magic = file.read(len(_HDF5_MAGIC))
+        what = "is a folder" if os.path.isdir(path) else "is no file"
+        raise ValueError(f"`weights`: {path!r} {what}.")
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(len(_HDF5_MAGIC))
+    except OSError as error:
+        raise ValueError(f"{path!r} cannot be read: {error}") from error
     if magic == _HDF5_MAGIC:
-        return _read_own(path, path)
-    if _is_keras(path):
-        return _read_keras(path)
+        return own_files.read_h5(path, path)
+    if magic.startswith(_GZIP_MAGIC):
+        raise ValueError(f"{path!r} is compressed: unpack it first.")
+    if own_files.is_keras(path):
+        return own_files.read_keras(path)
     content = read_torch(path) if is_torch(path) else read_pickle(path)
     return _named(path, content)
 
 
-def _is_keras(path: str) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return "model.weights.h5" in archive.namelist()
-
-
 def _named(path: str, content: Any) -> CheckpointFile:
     """Our names for what a file of another code base holds."""
-    arrays = dict(_flatten(_unwrap(content)))
+    content, beside = _unwrap(content)
+    arrays = dict(_flatten(content))
     family = names.recognise(arrays)
     if family is None:
         raise ValueError(
@@ -105,20 +77,22 @@ def _named(path: str, content: Any) -> CheckpointFile:
     for target, same in sources.items():
         _check_equal(path, target, [(name, arrays[name]) for name in same])
     tensors = {target: arrays[same[0]] for target, same in sources.items()}
-    return CheckpointFile(path, family, tensors, dict(sources), ignored)
+    return CheckpointFile(
+        path, family, tensors, dict(sources), beside + ignored
+    )
 
 
-def _unwrap(content: Any) -> Any:
+def _unwrap(content: Any) -> tuple[Any, list[str]]:
+    """The dict of tensors in a checkpoint, and what stands beside it."""
+    beside: list[str] = []
     while isinstance(content, dict):
-        inner = [
-            content[key]
-            for key in _WRAPPERS
-            if isinstance(content.get(key), dict)
-        ]
-        if not inner:
+        keys = [k for k in _WRAPPERS if isinstance(content.get(k), dict)]
+        rest = {k: v for k, v in content.items() if k not in keys}
+        if not keys or names.recognise(name for name, _ in _flatten(rest)):
             break
-        content = inner[0]
-    return content
+        beside += [str(key) for key in content if key != keys[0]]
+        content = content[keys[0]]
+    return content, beside
 
 
 def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -145,7 +119,7 @@ def _check_equal(
 
 def _some(items: Any, number: int = 12) -> str:
     """The first few of many, and how many there are."""
-    items = [str(item) for item in items]
+    items = [str(item)[:200] for item in items]
     text = ", ".join(items[:number])
     return text + f" ... ({len(items)})" if len(items) > number else text
 
@@ -167,61 +141,3 @@ def _read_tensorflow(path: str) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path!r} is not a TensorFlow checkpoint: {error}"
         ) from error
-
-
-def _read_keras(path: str) -> CheckpointFile:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))["config"]
-            layers = {layer["name"]: layer for layer in config["layers"]}
-            weights = io.BytesIO(archive.read("model.weights.h5"))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise _broken(path, error) from error
-    except zipfile.BadZipFile as error:
-        raise _broken(path, error) from error
-    return dataclasses.replace(_read_own(path, weights), settings=layers)
-
-
-def _read_own(path: str, source: Any) -> CheckpointFile:
-    """A Keras weights file; our variables' paths are its names."""
-    try:
-        with h5py.File(source, "r") as file:
-            about = json.loads(file.attrs.get(ABOUT, "{}"))
-            tensors: dict[str, np.ndarray] = {}
-            for group in file["layers"].values():
-                tensors |= _variables(group)
-    except (OSError, KeyError, AttributeError, ValueError) as error:
-        raise _broken(path, error) from error
-    sources = {target: [target] for target in tensors}
-    return CheckpointFile(path, OWN, tensors, sources, about=about)
-
-
-def _broken(path: str, error: Exception) -> ValueError:
-    return ValueError(f"{path!r} is not a Keras weights file: {error}")
-
-
-def _variables(group: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """The arrays of a layer and of its parts, by the variables' paths."""
-    own = group["vars"]
-    arrays = [own[str(number)][()] for number in range(len(own))]
-    path = prefix + str(own.attrs.get("name", ""))
-    found = {
-        f"{path}/{name}": array
-        for name, array in zip(_names_of(group, arrays), arrays, strict=True)
-    }
-    for key, part in group.items():
-        # The state of dropout is not a weight.
-        if key not in ("vars", "seed_generator"):
-            found |= _variables(part, f"{path}/")
-    return found
-
-
-def _names_of(group: Any, arrays: list[np.ndarray]) -> tuple[str, ...]:
-    """What Keras numbers: the variables of one layer, in their order."""
-    if "non_local" in group.name.rpartition("/")[2]:
-        return ("w_f",)[: len(arrays)]
-    if arrays and arrays[0].ndim > 1:
-        return ("kernel", "bias")[: len(arrays)]
-    norm = ("gamma", "beta", "moving_mean", "moving_variance")
-    # Batch norms of Inception networks have no gamma.
-    return norm[1:] if len(arrays) == 3 else norm[: len(arrays)]

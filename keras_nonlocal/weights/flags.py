@@ -5,84 +5,132 @@ networks of a code base. What neither shows has to come from the catalogue or
 from the caller, never from a guess.
 """
 
-import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from keras_nonlocal.models.resnet2d import ImageVariant
 from keras_nonlocal.models.variants import BLOCKS
 from keras_nonlocal.models.variants import STAGES
 from keras_nonlocal.models.variants import Variant
-from keras_nonlocal.weights.files import CheckpointFile
+from keras_nonlocal.weights.content import OWN
+from keras_nonlocal.weights.content import CheckpointFile
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
+_PIXELS_OF_SLOWFAST: dict[str, tuple[Any, ...]] = {
+    "mean": (114.75,),
+    "std": (57.375,),
+}
+_PIXELS_OF_IMAGENET: dict[str, tuple[Any, ...]] = {
+    "mean": (IMAGENET_MEAN,),
+    "std": (IMAGENET_STD,),
+}
+# No code base but keras.applications has the stride elsewhere, and only the
+# paper's has groups and other axes.
+_USUAL: dict[str, tuple[Any, ...]] = {
+    "stride_in_1x1": (False,),
+    "attention_axes": ("spacetime",),
+    "res5_stride": (2,),
+    "res3_group": (None,),
+    "pool2": (True,),
+}
 # Allowed values of fields that are the same in all video networks of a code
-# base. mmaction2's and GluonCV's rows hold for inflated networks; mmaction2's
-# C2D is an image network and is told by its kernels.
+# base, as far as they are.
 _FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
-    "caffe2": {"sub_sample": ("input",), "head": ("probability",)},
+    "caffe2": {
+        "stride_in_1x1": (False,),
+        "attention_axes": ("spacetime",),
+        "sub_sample": ("input",),
+    },
     "slowfast": {
+        "stride_in_1x1": (False,),
         "stem": ("stride1",),
         "pool1_padding": (1,),
         "sub_sample": ("input", None),
         "use_scale": (True,),
         "head": ("probability",),
-        "mean": (114.75,),
-        "std": (57.375,),
+        **_PIXELS_OF_SLOWFAST,
     },
     "pytorchvideo": {
+        **_USUAL,
         "stem": ("stride1",),
         "pool1_padding": (1,),
         "head": ("logit",),
-        "mean": (114.75,),
-        "std": (57.375,),
+        **_PIXELS_OF_SLOWFAST,
     },
     "mmaction2": {
-        "stem": ("stride4_skip", "stride1"),
+        **_USUAL,
+        "stem": ("stride4_skip",),
         "pool1_padding": (1,),
+        "use_scale": (False,),
         "head": ("feature",),
-        "mean": (IMAGENET_MEAN,),
-        "std": (IMAGENET_STD,),
-    },
-    "mmaction2 2-D": {
-        "stem": ("stride1",),
-        "head": ("feature",),
-        "mean": (IMAGENET_MEAN,),
-        "std": (IMAGENET_STD,),
+        **_PIXELS_OF_IMAGENET,
     },
     "gluoncv": {
+        **_USUAL,
+        "mode": ("embedded_gaussian",),
         "stem": ("stride4_skip",),
         "pool1_padding": (1,),
         "sub_sample": (None,),
         "use_scale": (True,),
         "head": ("feature",),
-        "mean": (IMAGENET_MEAN,),
-        "std": (IMAGENET_STD,),
+        **_PIXELS_OF_IMAGENET,
     },
     # Video networks under torchvision's names are other people's ports.
     "torchvision": {},
 }
+# The same for files of image kernels, and for networks that differ from the
+# others of their code base in which blocks are inflated.
+_IMAGE_KERNELS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "mmaction2": {
+        **_USUAL,
+        "pool2": (True, False),
+        "stem": ("stride1",),
+        "head": ("feature",),
+        **_PIXELS_OF_IMAGENET,
+    },
+    "torchvision": {
+        "stride_in_1x1": (False,),
+        "pool1_padding": (1,),
+        "res5_stride": (2,),
+        **_PIXELS_OF_IMAGENET,
+    },
+}
+_HEAVY = {"stem": ("stride1",)}
+_SLOW_ONLY = {**_HEAVY, "pool2": (False,), "use_scale": (True,)}
+# Code bases of which files of image networks are read.
+_IMAGE_FAMILIES = ("torchvision", "caffe2", "slowfast", OWN)
 # Fields that mean nothing without non-local blocks.
-_OF_BLOCKS = ("sub_sample", "use_scale")
+_OF_BLOCKS = (
+    "attention_axes",
+    "mode",
+    "res3_group",
+    "sub_sample",
+    "use_scale",
+)
 # Fields that mean nothing where the model does not read pixels.
 _OF_PIXELS = ("mean", "std")
 
 
 def contradictions(
-    checkpoint: CheckpointFile, variant: Variant, reads_pixels: bool
+    checkpoint: CheckpointFile, network: Any, reads_pixels: bool
 ) -> list[str]:
-    """Fields of a variant that a checkpoint contradicts, a line each.
+    """Fields of a network that a checkpoint contradicts, a line each.
 
     Args:
         checkpoint: The file.
-        variant: The network that it is to be loaded into.
+        network: The network that it is to be loaded into, or `None`.
         reads_pixels: Whether the model has its preprocessing.
     """
-    lines = []
+    if isinstance(network, ImageVariant):
+        return _not_of_images(checkpoint)
+    if not isinstance(network, Variant):
+        return []
+    variant, lines = network, []
     for name, allowed in shown(checkpoint).items():
         if name in _OF_PIXELS and not reads_pixels:
             continue
@@ -106,15 +154,14 @@ def shown(checkpoint: CheckpointFile) -> dict[str, tuple[Any, ...]]:
     if checkpoint.family not in _FIXED:
         return {}  # Our own files; networks without variants.
     tensors = checkpoint.tensors
-    is_image = tensors["conv1/kernel"].ndim == 4
-    family = checkpoint.family
-    if family == "mmaction2" and is_image:
-        family = "mmaction2 2-D"
-    fields = dict(_FIXED.get(family, {}))
+    kernel = tensors.get("conv1/kernel")
+    is_image = kernel is not None and kernel.ndim == 4
     places = _places(tensors)
-    fields["nonlocal blocks after"] = (places,)
-    fields["depth"] = _depths(tensors)
-    fields["norm"] = ("affine",)
+    fields: dict[str, tuple[Any, ...]] = {
+        "nonlocal blocks after": (places,),
+        "depth": _depths(tensors),
+        "norm": ("affine",),
+    }
     if "conv1_bn/moving_mean" in tensors:
         # Batch norms can be folded, but not unfolded.
         fields["norm"] = ("batch", "sync_batch", "affine")
@@ -124,7 +171,37 @@ def shown(checkpoint: CheckpointFile) -> dict[str, tuple[Any, ...]]:
         fields |= _of_blocks(
             checkpoint, f"nonlocal_{places[0][0]}_{places[0][1]}"
         )
+    return fields | _fixed(checkpoint, is_image)
+
+
+def _fixed(
+    checkpoint: CheckpointFile, is_image: bool
+) -> dict[str, tuple[Any, ...]]:
+    """What the code base of a file shows."""
+    family = checkpoint.family
+    if is_image:
+        return dict(_IMAGE_KERNELS.get(family, _FIXED[family]))
+    fields = dict(_FIXED[family])
+    inflated = _inflated(checkpoint.tensors)
+    if family == "mmaction2" and inflated:
+        if "conv1" not in inflated:
+            fields |= _SLOW_ONLY
+        elif any(layer.startswith("res3_1_") for layer in inflated):
+            fields |= _HEAVY
     return fields
+
+
+def _not_of_images(checkpoint: CheckpointFile) -> list[str]:
+    """What tells a checkpoint from one of an image network."""
+    if checkpoint.family not in _IMAGE_FAMILIES:
+        return [f"the file is of a video network of {checkpoint.family}"]
+    kernel = checkpoint.tensors.get("conv1/kernel")
+    if kernel is None or kernel.ndim == 4:
+        return []
+    # SlowFast trains image networks as videos of one frame.
+    if checkpoint.family == "slowfast" and kernel.shape[2] == 1:
+        return []
+    return ["the file is of a video network: its kernels are 3-D"]
 
 
 def _of_blocks(
@@ -145,10 +222,9 @@ def _of_blocks(
         fields["nonlocal_norm"] = ("affine" if has_norm else None,)
     if checkpoint.family == "mmaction2":
         # Pooled after the convolution, which then is the first of two.
-        is_pooled = checkpoint.sources[f"{block}/g/kernel"][0]
-        fields["sub_sample"] = (
-            ("projection",) if ".g.0.conv." in is_pooled else (None,)
-        )
+        names = checkpoint.sources.get(f"{block}/g/kernel", [""])
+        is_pooled = ".g.0.conv." in names[0]
+        fields["sub_sample"] = ("projection",) if is_pooled else (None,)
     return fields
 
 
@@ -156,7 +232,8 @@ def _places(tensors: dict[str, np.ndarray]) -> tuple[tuple[str, int], ...]:
     found = {
         (match[1], int(match[2]))
         for match in (
-            re.match(r"nonlocal_(res\d)_(\d+)/", path) for path in tensors
+            re.match(r"nonlocal_(res\d)_(\d{1,3})/", path, re.ASCII)
+            for path in tensors
         )
         if match
     }
@@ -212,24 +289,3 @@ _FIELDS: dict[str, Callable[[Variant], Any]] = {
     "nonlocal blocks after": _places_of,
     "inflated kernels": _inflated_of,
 }
-# Fields that another user of the same weights may choose differently.
-OF_TRAINING = (
-    "norm",
-    "nonlocal_norm",
-    "dropout_rate",
-    "num_frames",
-    "sampling_rate",
-    "crop_size",
-)
-
-
-def same_network(one: Any, other: Any) -> bool:
-    """Whether two networks differ in nothing but how they are trained."""
-    if type(one) is not type(other):
-        return False
-    names = (field.name for field in dataclasses.fields(one))
-    return all(
-        getattr(one, name) == getattr(other, name)
-        for name in names
-        if name not in OF_TRAINING
-    )

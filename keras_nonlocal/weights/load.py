@@ -8,14 +8,13 @@ import keras
 import numpy as np
 
 from keras_nonlocal.layers.batch_norm import EPSILON
-from keras_nonlocal.models.variants import Variant
 from keras_nonlocal.weights import flags
-from keras_nonlocal.weights.files import OWN
-from keras_nonlocal.weights.files import CheckpointFile
+from keras_nonlocal.weights.content import OWN
+from keras_nonlocal.weights.content import CheckpointFile
 from keras_nonlocal.weights.names import FAMILIES
 
 _CLASSIFIER = "logits"
-_STATISTICS = ("moving_mean", "moving_variance")
+_BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,29 +67,17 @@ def fill(
             and the flags of `network` that the file contradicts.
     """
     wanted = variables(model)
-    tensors = dict(checkpoint.tensors)
-    has_top = any(_layer(path) == _CLASSIFIER for path in wanted)
-    top = [path for path in tensors if _layer(path) == _CLASSIFIER]
-    left_out = (
-        [] if has_top else [n for p in top for n in checkpoint.sources[p]]
-    )
-    if not has_top:
-        tensors = {p: a for p, a in tensors.items() if p not in top}
+    tensors, left_out = _without_absent_top(checkpoint, wanted)
     folded = _fold(tensors, wanted)
-    values, inflated, other_shapes = {}, [], []
-    for path in wanted.keys() & tensors.keys():
+    problems = _Problems(checkpoint)
+    problems.compare(wanted, tensors)
+    problems.compare_network(network, model)
+    values = {}
+    for path in sorted(wanted.keys() & tensors.keys()):
         shape = tuple(wanted[path].shape)
-        value = _arrange(tensors[path], shape, checkpoint.family)
-        if value is None:
-            other_shapes.append(
-                f"{path} {tensors[path].shape} in the file, {shape} here"
-            )
-            continue
-        if value.ndim == 5 and tensors[path].ndim == 4:
-            inflated.append(_layer(path))
-        values[path] = value
-    _check_classes(checkpoint, wanted, tensors)
-    _check(checkpoint, model, network, wanted, tensors, other_shapes)
+        values[path] = _arrange(tensors[path], shape, checkpoint.family)
+        problems.check_value(path, tensors[path], values[path], shape)
+    problems.raise_if_any()
     for path, variable in wanted.items():
         variable.assign(values[path])
     return LoadReport(
@@ -100,7 +87,11 @@ def fill(
         checkpoint.ignored,
         [name for same in checkpoint.sources.values() for name in same[1:]],
         left_out,
-        sorted(inflated),
+        sorted(
+            _layer(path)
+            for path, value in values.items()
+            if tensors[path].ndim == 4 and len(wanted[path].shape) == 5
+        ),
         folded,
     )
 
@@ -121,24 +112,39 @@ def _layer(path: str) -> str:
     return path.partition("/")[0]
 
 
+def _without_absent_top(
+    checkpoint: CheckpointFile, wanted: dict[str, Any]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The tensors that the model has room for, and names of the others."""
+    tensors = dict(checkpoint.tensors)
+    if any(_layer(path) == _CLASSIFIER for path in wanted):
+        return tensors, []
+    top = [path for path in tensors if _layer(path) == _CLASSIFIER]
+    for path in top:
+        del tensors[path]
+    return tensors, [name for path in top for name in checkpoint.sources[path]]
+
+
 def _fold(tensors: dict[str, np.ndarray], wanted: dict[str, Any]) -> list[str]:
     """Folds the batch norms that the model has as `Affine`, in place."""
-    means = [path for path in tensors if path.endswith("/moving_mean")]
-    norms = [path.rpartition("/")[0] for path in means]
-    folded = [
-        norm
-        for norm in norms
-        if f"{norm}/gamma" in wanted and f"{norm}/moving_mean" not in wanted
-    ]
-    for norm in folded:
-        mean, variance = (tensors.pop(f"{norm}/{s}") for s in _STATISTICS)
-        # In float64: the result is as good as the float32 inputs allow.
-        gamma = tensors[f"{norm}/gamma"] / np.sqrt(
-            variance.astype("float64") + EPSILON
+    folded = []
+    for path in [p for p in tensors if p.endswith("/moving_mean")]:
+        norm = path.rpartition("/")[0]
+        names = [f"{norm}/{name}" for name in _BATCH_NORM]
+        gamma_here = wanted.get(names[0])
+        if gamma_here is None or path in wanted:
+            continue
+        shape = tuple(gamma_here.shape)
+        if any(n not in tensors or tensors[n].shape != shape for n in names):
+            continue  # Is told as missing, left over or of another shape.
+        gamma, beta, mean, variance = (
+            tensors[name].astype("float64") for name in names
         )
-        beta = tensors[f"{norm}/beta"] - mean * gamma
-        tensors[f"{norm}/gamma"] = gamma.astype("float32")
-        tensors[f"{norm}/beta"] = beta.astype("float32")
+        gamma = gamma / np.sqrt(variance + EPSILON)
+        tensors[names[0]] = gamma.astype("float32")
+        tensors[names[1]] = (beta - mean * gamma).astype("float32")
+        del tensors[names[2]], tensors[names[3]]
+        folded.append(norm)
     return folded
 
 
@@ -148,9 +154,9 @@ def _arrange(
     """A tensor in our layout, inflated where needed; `None` if it can't be."""
     if family == OWN or FAMILIES[family].channels_last:
         # TensorFlow keeps statistics as (1, ..., C).
-        if array.size != np.prod(shape, dtype=int):
-            return None
-        return array if array.shape == shape else array.reshape(shape)
+        if family != OWN and array.shape[:-1] == (1,) * (array.ndim - 1):
+            array = array.reshape(array.shape[-len(shape) :])
+        return array if array.shape == shape else None
     if array.ndim <= 1:
         return array if array.shape == shape else None
     # (O, I, ...) to (..., I, O).
@@ -165,59 +171,88 @@ def _arrange(
     return array if array.shape == shape else None
 
 
-def _check_classes(
-    checkpoint: CheckpointFile,
-    wanted: dict[str, Any],
-    tensors: dict[str, np.ndarray],
-) -> None:
-    bias = f"{_CLASSIFIER}/bias"
-    if bias not in wanted or bias not in tensors:
-        return
-    here, there = wanted[bias].shape[0], tensors[bias].size
-    if here != there:
-        raise ValueError(
-            f"{checkpoint.path!r} holds {there} classes but classes={here} was "
-            f"asked for. Take classes={there}, or include_top=False and a "
-            "classifier of your own."
-        )
+class _Problems:
+    """Everything in which a checkpoint does not fit a model."""
 
+    def __init__(self, checkpoint: CheckpointFile) -> None:
+        self._checkpoint = checkpoint
+        self._missing: list[str] = []
+        self._left_over: list[str] = []
+        self._shapes: list[str] = []
+        self._values: list[str] = []
+        self._fields: list[str] = []
+        self._settings: list[str] = []
 
-def _check(
-    checkpoint: CheckpointFile,
-    model: keras.Model,
-    network: Any,
-    wanted: dict[str, Any],
-    tensors: dict[str, np.ndarray],
-    other_shapes: list[str],
-) -> None:
-    missing = sorted(wanted.keys() - tensors.keys())
-    left_over = [
-        name
-        for path in sorted(tensors.keys() - wanted.keys())
-        for name in checkpoint.sources[path]
-    ]
-    contradictions = []
-    if isinstance(network, Variant):
-        reads_pixels = any(layer.name == "normalize" for layer in model.layers)
-        contradictions = flags.contradictions(checkpoint, network, reads_pixels)
-    settings = _other_settings(checkpoint, model)
-    if not (missing or left_over or other_shapes or contradictions or settings):
-        return
-    lines = [f"{checkpoint.path!r} is of another network."]
-    if missing or left_over or other_shapes:
-        lines += [
-            f"Missing: {_list(missing)}",
-            f"Left over: {_list(left_over)}",
-            f"Of another shape: {_list(sorted(other_shapes))}",
+    def compare(
+        self, wanted: dict[str, Any], tensors: dict[str, np.ndarray]
+    ) -> None:
+        """Names; a wrong number of classes is raised alone."""
+        bias = f"{_CLASSIFIER}/bias"
+        if bias in wanted and bias in tensors:
+            here, there = wanted[bias].shape[0], tensors[bias].size
+            if here != there:
+                raise ValueError(
+                    f"{self._checkpoint.path!r} holds {there} classes but "
+                    f"classes={here} was asked for. Take classes={there}, or "
+                    "include_top=False and a classifier of your own."
+                )
+        self._missing = sorted(wanted.keys() - tensors.keys())
+        self._left_over = [
+            name
+            for path in sorted(tensors.keys() - wanted.keys())
+            for name in self._checkpoint.sources[path]
         ]
-    if contradictions:
-        lines += ["Fields of the variant to change:", *contradictions]
-    if settings:
-        lines += ["Layers that are set differently:", *settings]
-    raise ValueError("\n".join(lines))
+
+    def compare_network(self, network: Any, model: keras.Model) -> None:
+        """What names and shapes do not show, as far as the file does."""
+        reads_pixels = any(layer.name == "normalize" for layer in model.layers)
+        self._fields = flags.contradictions(
+            self._checkpoint, network, reads_pixels
+        )
+        if "network" not in self._checkpoint.about:
+            self._settings = _other_settings(self._checkpoint, model)
+
+    def check_value(
+        self,
+        path: str,
+        array: np.ndarray,
+        value: np.ndarray | None,
+        shape: tuple[int, ...],
+    ) -> None:
+        """Shape and numbers of one tensor."""
+        if value is None:
+            self._shapes.append(
+                f"{path} {array.shape} in the file, {shape} here"
+            )
+        elif not np.issubdtype(value.dtype, np.floating):
+            self._values.append(f"{path} is of {value.dtype}")
+        elif not np.all(np.isfinite(value)):
+            self._values.append(f"{path} has numbers that are not finite")
+        elif path.endswith("/moving_variance") and np.min(value) < 0:
+            self._values.append(f"{path} is negative")
+
+    def raise_if_any(self) -> None:
+        """Raises one error with all of them."""
+        lines = [f"{self._checkpoint.path!r} is of another network."]
+        if self._missing or self._left_over or self._shapes:
+            lines += [
+                f"Missing: {_list(self._missing)}",
+                f"Left over: {_list(self._left_over)}",
+                f"Of another shape: {_list(self._shapes)}",
+            ]
+        for title, items in (
+            ("Not to be used:", self._values),
+            ("Fields of the variant to change:", self._fields),
+            ("Layers that are set differently:", self._settings),
+        ):
+            if items:
+                lines += [title, *items]
+        if len(lines) > 1:
+            raise ValueError("\n".join(lines))
 
 
 def _list(items: list[str]) -> str:
+    items = [item[:200] for item in items]
     return f"{', '.join(items)} ({len(items)})" if items else "nothing"
 
 
@@ -235,8 +270,8 @@ _FREE = {
     "units",
 }
 # Layers that an argument of the constructors adds or leaves out.
-_FREE_LAYERS = {"normalize", "avg_pool", "max_pool"}
-_TOP_LAYERS = {"pool5", "dropout", "logits", "predictions"}
+_FREE_LAYERS = {"normalize", "network", "avg_pool", "max_pool"}
+_TOP_LAYERS = {"pool5", "dropout", "logits", "mean_logits", "predictions"}
 
 
 def _other_settings(
@@ -266,12 +301,14 @@ def _other_settings(
         f"{name}: only {'here' if name in ours else 'in the file'}"
         for name in sorted((ours.keys() ^ theirs.keys()) - free)
     ]
-    for name in ours.keys() & theirs.keys():
+    for name in sorted(ours.keys() & theirs.keys()):
+        # What one of the two does not have is of another version, or of a
+        # norm that was folded.
         different += [
-            f"{name}: {key} is {theirs[name].get(key)!r} in the file, "
-            f"{value!r} here"
-            for key, value in ours[name].items()
-            if theirs[name].get(key) != value
+            f"{name}: {key} is {theirs[name][key]!r} in the file, "
+            f"{ours[name][key]!r} here"
+            for key in sorted(ours[name].keys() & theirs[name].keys())
+            if theirs[name][key] != ours[name][key]
         ]
     return different
 

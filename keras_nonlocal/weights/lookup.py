@@ -3,29 +3,36 @@
 import difflib
 import importlib.util
 import os
+import shutil
 import tarfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
+import filelock
 import keras
 from absl import logging
 
+from keras_nonlocal.models.applications import TRAINING_FIELDS
+from keras_nonlocal.models.applications import same_network
+from keras_nonlocal.models.resnet2d import ImageVariant
 from keras_nonlocal.models.variants import Variant
-from keras_nonlocal.weights import flags
 from keras_nonlocal.weights.catalogue import CATALOGUE
 from keras_nonlocal.weights.catalogue import NON_COMMERCIAL
 from keras_nonlocal.weights.catalogue import WeightsEntry
 from keras_nonlocal.weights.catalogue import identify
+from keras_nonlocal.weights.content import OWN
+from keras_nonlocal.weights.content import CheckpointFile
 from keras_nonlocal.weights.convert import convert
 from keras_nonlocal.weights.convert import restore
 from keras_nonlocal.weights.download import cache_dir
 from keras_nonlocal.weights.download import fetch
-from keras_nonlocal.weights.files import OWN
-from keras_nonlocal.weights.files import CheckpointFile
 from keras_nonlocal.weights.files import open_checkpoint
 from keras_nonlocal.weights.load import LoadReport
 from keras_nonlocal.weights.load import fill
 
+_NORMS = ("norm", "nonlocal_norm")
+_BATCH_NORMS = ("batch", "sync_batch")
 _licences_shown: set[str] = set()
 
 
@@ -33,8 +40,10 @@ class FoundWeights:
     """Trained weights, not yet in a model.
 
     Attributes:
-        entry: Their entry of the catalogue, `None` if they have none.
         network: The network they belong to, `None` if nothing tells.
+        entry: Their entry of the catalogue, `None` if they have none.
+        activation: What their logits were trained with, where it is not a
+            softmax.
         is_own: Whether they are a file that Keras saved.
     """
 
@@ -47,6 +56,7 @@ class FoundWeights:
     ) -> None:
         self.network = network
         self.entry = entry
+        self.activation = entry.activation if entry is not None else None
         self.is_own = is_own
         self._read = read
 
@@ -57,23 +67,21 @@ class FoundWeights:
         return fill(model, self._read(), network)
 
 
-def find(weights: str | os.PathLike[str], network: Any = None) -> FoundWeights:
+def find(weights: Any, network: Any = None) -> FoundWeights:
     """What a `weights` argument means.
 
     Args:
-        weights: The name of an entry, a data set, or the path of a file.
+        weights: The name of an entry, a data set, the path of a file, or what
+            this function returned.
         network: The network asked for; `None` if the weights decide.
 
     Raises:
         ValueError: If there are no such weights, or if they are of another
             network.
     """
-    if not isinstance(weights, (str, os.PathLike)):
-        raise ValueError(
-            "`weights` must be None, a name of `list_weights()` or a path. "
-            f"Received: {weights!r}"
-        )
-    name = os.fspath(weights)
+    if isinstance(weights, FoundWeights):
+        return weights
+    name = _name(weights)
     if name in CATALOGUE:
         found = _from_entry(CATALOGUE[name])
     elif name in _datasets():
@@ -87,27 +95,37 @@ def find(weights: str | os.PathLike[str], network: Any = None) -> FoundWeights:
     return found
 
 
+def _name(weights: Any) -> str:
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(
+            "`weights` must be None, a name of `list_weights()` or a path. "
+            f"Received: {weights!r}"
+        )
+    return os.fspath(weights)
+
+
 def default_entry(network: Any, dataset: str) -> WeightsEntry:
     """The entry of a data set for just this network.
 
     Raises:
         ValueError: If no weights are published for it.
     """
-    for entry in CATALOGUE.values():
-        if entry.dataset == dataset and _serves(entry.network, network):
-            return entry
-    others = [
-        entry.name
-        for entry in CATALOGUE.values()
-        if entry.dataset == dataset and type(entry.network) is type(network)
-    ]
+    entries = [e for e in CATALOGUE.values() if e.dataset == dataset]
+    if network is None:
+        raise ValueError(
+            f"weights={dataset!r} needs a `variant` to be the weights of."
+        )
+    serving = [entry for entry in entries if _serves(entry.network, network)]
+    if serving:
+        return min(serving, key=lambda e: _distance(e.network, network))
+    others = [e.name for e in entries if type(e.network) is type(network)]
     raise ValueError(
         f"No {dataset} weights are published for this network: {network}.\n"
         f"Published are: {', '.join(others) or 'none of this kind'}"
     )
 
 
-def pinned_network(network: Any, weights: Any) -> Any:
+def pinned_network(network: Any, weights: Any) -> tuple[Any, FoundWeights]:
     """The network to build where a constructor leaves the details open.
 
     Args:
@@ -116,7 +134,8 @@ def pinned_network(network: Any, weights: Any) -> Any:
 
     Returns:
         The network of the entry or file that `weights` means if that is of
-        the constructor's architecture; `network` if nothing is known of it.
+        the constructor's architecture, its own choice for a file that Keras
+        saved and that does not say; and the weights.
 
     Raises:
         ValueError: If it is of another architecture, if no weights of that
@@ -124,38 +143,62 @@ def pinned_network(network: Any, weights: Any) -> Any:
             another code base that the catalogue does not know: its strides
             and paddings would be guessed.
     """
-    name = os.fspath(weights) if isinstance(weights, os.PathLike) else weights
+    name = _name(weights)
     if name in _datasets():
-        return _default_of_architecture(network, name).network
-    found = find(weights)
-    if found.network is None:
-        if found.is_own:
-            return network
+        found = _from_entry(_default_of_architecture(network, name))
+    else:
+        found = find(name)
+    if found.network is None and not found.is_own:
         raise ValueError(_not_pinned(name))
-    if not _same_architecture(found.network, network):
-        _check_same(str(name), found.network, network)
-    return found.network
+    pinned = network if found.network is None else found.network
+    if not _same_architecture(pinned, network):
+        _check_same(name, pinned, network)
+    return pinned, found
 
 
-def cached(entry: WeightsEntry) -> str:
-    """Path of the converted file of an entry, made if it is not there."""
+def cached(entry: WeightsEntry) -> CheckpointFile:
+    """The converted file of an entry, made if it is not there."""
     path = os.path.join(cache_dir(), f"{entry.name}.weights.h5")
-    if os.path.isfile(path):
-        return path
+    # One process converts, others wait for its file.
+    with filelock.FileLock(f"{path}.lock"):
+        if os.path.isfile(path):
+            try:
+                return open_checkpoint(path)
+            except ValueError as error:
+                logging.warning("%s: converted anew, since %s", path, error)
+        _convert(entry, path)
+        return open_checkpoint(path)
+
+
+def _convert(entry: WeightsEntry, path: str) -> None:
+    place = os.path.join(_downloads(), entry.file_name)
+    is_placed_by_hand = os.path.exists(place)
     source = published_file(entry)
     about = {"entry": entry.name, "licence": entry.licence, "url": entry.url}
-    convert(open_checkpoint(source), path, entry.network, about)
-    if entry.package is None:
-        os.remove(source)
-    return path
+    try:
+        convert(open_checkpoint(source), path, entry.network, about)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}\n{source} is not what {entry.url} should give; was it "
+            "an error page? Have it fetched anew, or save the right file there."
+        ) from error
+    finally:
+        # What is of no use, or of no more use.
+        if source != place and entry.package is None:
+            os.remove(source)
+        elif entry.package is None and not is_placed_by_hand:
+            os.remove(place)
+
+
+def _downloads() -> str:
+    return os.path.join(cache_dir(), "downloads")
 
 
 def published_file(entry: WeightsEntry) -> str:
     """Path of the file of an entry as it is published."""
     if entry.package is not None:
         return _in_package(entry)
-    folder = os.path.join(cache_dir(), "downloads")
-    path = os.path.join(folder, entry.file_name)
+    path = os.path.join(_downloads(), entry.file_name)
     if entry.digest is None:
         logging.warning(
             "%s: the publisher gives no hash; the file is not verified.",
@@ -189,18 +232,21 @@ def _extract(archive: str, entry: WeightsEntry) -> str:
     path = f"{archive}.{entry.name}"
     try:
         with tarfile.open(archive) as file:
-            members = [
-                member
-                for member in file.getmembers()
-                if member.isfile() and member.name.endswith(str(entry.member))
-            ]
-            content = file.extractfile(members[0]) if members else None
+            member = next(
+                (
+                    member
+                    for member in file
+                    if member.isfile()
+                    and member.name.endswith(str(entry.member))
+                ),
+                None,
+            )
+            content = file.extractfile(member) if member else None
             if content is None:
                 raise ValueError(f"{archive} does not hold {entry.member}.")
             with open(f"{path}.part", "wb") as target:
-                while chunk := content.read(2**20):
-                    target.write(chunk)
-    except (tarfile.TarError, OSError, EOFError) as error:
+                shutil.copyfileobj(content, target)
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{archive} cannot be read: {error}") from error
     os.replace(f"{path}.part", path)
     return path
@@ -209,22 +255,39 @@ def _extract(archive: str, entry: WeightsEntry) -> str:
 def _from_entry(entry: WeightsEntry) -> FoundWeights:
     if entry.network is None:
         raise ValueError(f"weights={entry.name!r}: {entry.note}.")
-    return FoundWeights(
-        entry.network, entry, lambda: open_checkpoint(cached(entry))
-    )
+    return FoundWeights(entry.network, entry, lambda: cached(entry))
 
 
 def _from_file(path: str) -> FoundWeights:
     file = open_checkpoint(path)
-    entry = None
     if file.family == OWN:
-        entry = CATALOGUE.get(file.about.get("entry", ""))
-    elif os.path.isfile(path):
-        entry = identify(path)
+        entry = CATALOGUE.get(str(file.about.get("entry")))
+        network = None
+        if "network" in file.about:
+            network = restore(file.about["network"])
+        return FoundWeights(network, entry, lambda: file, is_own=True)
+    entry = _entry_of(path)
     network = entry.network if entry is not None else None
-    if "network" in file.about:
-        network = restore(file.about["network"])
-    return FoundWeights(network, entry, lambda: file, file.family == OWN)
+    return FoundWeights(network, entry, lambda: file)
+
+
+def _entry_of(path: str) -> WeightsEntry | None:
+    """The entry of a published file, by its digest or else by its name."""
+    if not os.path.isfile(path):
+        return None
+    entry = identify(path)
+    if entry is None:
+        named = [
+            entry
+            for entry in CATALOGUE.values()
+            if entry.file_name == os.path.basename(path)
+            and entry.digest is None
+            and entry.network is not None
+        ]
+        entry = named[0] if len(named) == 1 else None
+        if entry is not None:
+            logging.info("%s: by its name the entry %s", path, entry.name)
+    return entry
 
 
 def _datasets() -> set[str]:
@@ -232,16 +295,29 @@ def _datasets() -> set[str]:
 
 
 def _serves(published: Any, asked: Any) -> bool:
-    """Whether weights of one network are those to take for another."""
-    if not flags.same_network(published, asked):
+    """Whether weights of one network can be loaded into another."""
+    if not same_network(published, asked):
         return False
-    if not isinstance(asked, Variant):
-        return True
-    # The paper's frozen networks are trained apart from the others.
-    return (published.num_frames, published.sampling_rate, published.norm) == (
-        asked.num_frames,
-        asked.sampling_rate,
-        asked.norm,
+    norms = ("norm",) if not isinstance(asked, Variant) else _NORMS
+    return all(
+        _is_loadable(getattr(published, name), getattr(asked, name))
+        for name in norms
+        if hasattr(asked, name)
+    )
+
+
+def _is_loadable(published: str | None, asked: str | None) -> bool:
+    """Whether one norm's weights give another's: batch norms are folded."""
+    if published in _BATCH_NORMS:
+        return asked in (*_BATCH_NORMS, "affine")
+    return published == asked
+
+
+def _distance(published: Any, asked: Any) -> int:
+    """In how many ways the two are trained differently."""
+    return sum(
+        getattr(published, name, None) != getattr(asked, name, None)
+        for name in TRAINING_FIELDS
     )
 
 
@@ -249,7 +325,7 @@ def _same_architecture(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if not isinstance(one, Variant):
-        return flags.same_network(one, other)
+        return same_network(one, other)
     return (one.depth, one.inflation, one.num_nonlocal > 0) == (
         other.depth,
         other.inflation,
@@ -259,24 +335,29 @@ def _same_architecture(one: Any, other: Any) -> bool:
 
 def _default_of_architecture(network: Any, dataset: str) -> WeightsEntry:
     entries = [e for e in CATALOGUE.values() if e.dataset == dataset]
-    exact = [e for e in entries if _serves(e.network, network)]
     alike = [e for e in entries if _same_architecture(e.network, network)]
-    if not exact and not alike:
-        return default_entry(network, dataset)  # Says what there is.
-    return (exact or alike)[0]
+    if not alike or any(_serves(e.network, network) for e in alike):
+        return default_entry(network, dataset)
+    return alike[0]
 
 
 def _check_same(name: str, published: Any, asked: Any) -> None:
-    if flags.same_network(published, asked):
+    if same_network(published, asked):
         return
     if type(published) is not type(asked):
+        hint = ""
+        if isinstance(published, ImageVariant) and isinstance(asked, Variant):
+            hint = (
+                "\nTo begin with an image network, inflate it: "
+                f"inflate(ResNet2D(weights={name!r}), variant)."
+            )
         raise ValueError(
-            f"weights={name!r} are of {published}; asked for was {asked}."
+            f"weights={name!r} are of {published}; asked for was {asked}.{hint}"
         )
     lines = [
         f"{field}: {value!r} there, {getattr(asked, field)!r} here"
         for field, value in vars(published).items()
-        if getattr(asked, field) != value and field not in flags.OF_TRAINING
+        if getattr(asked, field) != value and field not in TRAINING_FIELDS
     ]
     raise ValueError(
         "\n".join([f"weights={name!r} are of another network.", *lines])
@@ -294,17 +375,12 @@ def _unknown(name: str) -> str:
 
 
 def _not_pinned(path: str) -> str:
-    named = [
-        entry.name
-        for entry in CATALOGUE.values()
-        if entry.file_name == os.path.basename(path)
-    ]
-    hint = f" Its name is that of the entry {named[0]!r}." if named else ""
     return (
         f"weights={path!r}: the file does not tell all of its network, for "
         "instance not its strides and paddings. Say which it is, by "
         "ResNet3D(variant, weights=...) with a Variant or a name of VARIANTS, "
-        f"or by a file converted with --entry.{hint}"
+        "or by a file converted with --entry. Published files are known by "
+        "their digest or, where none is published, by their name."
     )
 
 

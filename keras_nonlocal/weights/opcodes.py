@@ -24,6 +24,7 @@ import numpy as np
 MAX_OPCODES = 2**19
 MAX_DEPTH = 100
 MAX_INTEGER_KEYS = 10_000
+MAX_KEY_LENGTH = 1000
 _MAX_INTEGER_BITS = 128
 
 
@@ -108,7 +109,10 @@ class Unpickler:
             target[key] = value
 
     def _check_key(self, key: object) -> None:
-        if type(key) in (str, bytes):
+        if isinstance(key, (str, bytes)):
+            # Joined with what is below them, long ones fill the memory.
+            if len(key) > MAX_KEY_LENGTH:
+                raise ValueError(f"a key is longer than {MAX_KEY_LENGTH}")
             return
         # Nested tuples can take forever to hash. Integers can be chosen to
         # have equal hashes, so that a dictionary becomes a list.

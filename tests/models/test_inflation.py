@@ -103,12 +103,29 @@ def test_paddings_and_strides_must_agree(image_network):
     with pytest.raises(ValueError, match="pool1_padding=1"):
         inflate(image_network, "i3d_r50_8x8")
     inflate(image_network, "i3d_r50_8x8", strict=False, include_top=False)
-    with pytest.raises(ValueError, match="no layer for res4_6"):
-        inflate(image_network, dataclasses.replace(I3D, depth=101))
+    for depth in (26, 101):
+        with pytest.raises(ValueError, match="differ in .* layers"):
+            inflate(image_network, dataclasses.replace(I3D, depth=depth))
     with pytest.raises(ValueError, match="must be a ResNet2D"):
         inflate(keras.applications.MobileNet(weights=None), I3D)
     with pytest.raises(ValueError, match="classes.* for inflation into a"):
         inflate(image_network, classes=3)
+
+
+def test_preprocessing_is_the_image_networks(image_network):
+    video = inflate(image_network, I3D, include_top=False)
+    mean = video.get_layer("normalize").mean
+    assert mean == image_network.get_layer("normalize").mean
+    bare = ResNet2D("resnet50", include_top=False, include_preprocessing=False)
+    with pytest.raises(ValueError, match="include_preprocessing=False"):
+        inflate(bare, I3D, include_top=False)
+    inflate(bare, I3D, include_top=False, include_preprocessing=False)
+
+
+def test_groups_are_refused():
+    source = ResNet2D("resnext101_32x8d", include_top=False)
+    with pytest.raises(ValueError, match="groups=32"):
+        inflate(source, dataclasses.replace(I3D, depth=101))
 
 
 def test_keras_applications(rng):

@@ -7,6 +7,8 @@ import re
 import numpy as np
 import pytest
 
+from keras_nonlocal import ImageVariant
+from keras_nonlocal import ResNet2D
 from keras_nonlocal import ResNet3D
 from keras_nonlocal import Variant
 from keras_nonlocal.weights import flags
@@ -108,7 +110,8 @@ def test_nothing_changes_where_something_is_missing(model, blobs, tmp_path):
         ({"nonlocal_bias": False}, "nonlocal_bias: True in the file"),
         ({"sub_sample": "projection"}, "sub_sample: 'input' in the file"),
         ({"sub_sample": None}, "sub_sample: 'input' in the file"),
-        ({"head": "feature"}, "head: 'probability' in the file"),
+        ({"stride_in_1x1": True}, "stride_in_1x1: False in the file"),
+        ({"attention_axes": "time"}, "attention_axes: 'spacetime' in the"),
     ],
 )
 def test_the_flag_to_change_is_named(changes, flag, blobs, tmp_path):
@@ -217,9 +220,56 @@ def test_unknown_families(tmp_path):
         build(path)
 
 
+@pytest.mark.parametrize("bad", ["nan", "negative", "complex", "integer"])
+def test_numbers_that_cannot_be(bad, blobs, tmp_path):
+    variance = blobs["res2_0_branch2a_bn_riv"]
+    blobs["res2_0_branch2a_bn_riv"] = {
+        "nan": variance * np.nan,
+        "negative": -variance,
+        "complex": variance.astype("complex64"),
+        "integer": variance.astype("int32"),
+    }[bad]
+    with pytest.raises(ValueError, match="Not to be used.*\n.*res2_0_branch2a"):
+        build(write(tmp_path, blobs))
+
+
+def test_incomplete_norms_are_told_before_they_are_folded(blobs, tmp_path):
+    frozen = replace(NETWORK, norm="affine", nonlocal_norm="affine")
+    for name, value in (
+        ("res2_0_branch2a_bn_s", None),
+        ("res2_0_branch2a_bn_riv", np.ones(1, "float32")),
+    ):
+        changed = blobs | {name: value}
+        if value is None:
+            del changed[name]
+        with pytest.raises(ValueError, match="res2_0_branch2a_bn"):
+            build(write(tmp_path, changed), frozen)
+
+
+def test_what_stands_beside_the_weights_is_reported(blobs, tmp_path):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"blobs": blobs, "extra": {"a": 1}}, 2))
+    assert open_checkpoint(path).ignored == ["extra"]
+    # A flat file with a dict beside its tensors.
+    path.write_bytes(pickle.dumps({**blobs, "model": {"epoch": 1}}, 2))
+    with pytest.raises(ValueError, match="no network here has: model/epoch"):
+        open_checkpoint(path)
+
+
+def test_video_checkpoints_are_not_of_image_networks(tmp_path, shared):
+    variant = replace(NETWORK, num_nonlocal=0, inflation=None)
+    state = checkpoints.tensors_of(
+        ResNet3D(variant, classes=5), checkpoints.caffe2_name
+    )
+    image = ResNet2D("resnet50", classes=5)
+    with pytest.raises(ValueError, match="of a video network"):
+        load.fill(
+            image, open_checkpoint(write(tmp_path, state)), ImageVariant()
+        )
+
+
 def test_facts_of_a_code_base(blobs, tmp_path):
     """SlowFast always pads pool1: a network that does not is refused."""
-    assert flags._FIXED["slowfast"]["pool1_padding"] == (1,)
     path = write(tmp_path, blobs)
     file = replace(open_checkpoint(path), family="slowfast")
     lines = flags.contradictions(file, NETWORK, reads_pixels=True)

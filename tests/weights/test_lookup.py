@@ -5,11 +5,14 @@ import functools
 import hashlib
 import http.server
 import json
+import os
+import pathlib
 import pickle
+import subprocess
+import sys
 import tarfile
 import threading
 
-import h5py
 import numpy as np
 import pytest
 
@@ -23,13 +26,16 @@ from keras_nonlocal import ResNet2D
 from keras_nonlocal import ResNet3D
 from keras_nonlocal import Variant
 from keras_nonlocal import list_weights
+from keras_nonlocal.models import applications
 from keras_nonlocal.weights import catalogue
 from keras_nonlocal.weights import convert
 from keras_nonlocal.weights import lookup
 from keras_nonlocal.weights.files import open_checkpoint
 from tests import checks
+from tests import parity
 from tests.weights import checkpoints
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CATALOGUE = catalogue.CATALOGUE
 SMALL = Variant(depth=26, width=4, num_nonlocal=1, stem="stride1")
 
@@ -170,7 +176,9 @@ def test_variants_without_public_weights_say_so(variant):
 
 
 def test_constructors_take_the_pinned_network():
-    pin = lookup.pinned_network
+    def pin(network, weights):
+        return lookup.pinned_network(network, weights)[0]
+
     own = VARIANTS["nl_i3d_r50"]
     slowfast = CATALOGUE["slowfast_I3D_NLN_8x8_R50"]
     assert pin(own, slowfast.name) == slowfast.network
@@ -192,15 +200,26 @@ def test_constructors_do_not_guess_the_network_of_a_file(tmp_path):
     """An 8x8 file would load into the 32x2 network, and be wrong there."""
     model = ResNet3D("nl_i3d_r50_8x8", classes=5)
     blobs = checkpoints.tensors_of(model, checkpoints.caffe2_name)
-    path = tmp_path / "i3d_nonlocal_8x8_IN_pretrain_400k.pkl"
+    path = tmp_path / "mine.pkl"
     path.write_bytes(pickle.dumps(blobs, 2))
-    with pytest.raises(ValueError, match="(?s)does not tell.*'i3d_nonlocal_8"):
+    with pytest.raises(ValueError, match="does not tell all of its network"):
         NLI3D50(weights=path, classes=5)
     ResNet3D("nl_i3d_r50_8x8", weights=path, classes=5)
-    # What Keras saved of the same constructor is no guess.
+    # A file that is called as it was published is that file.
+    published = tmp_path / "i3d_nonlocal_8x8_IN_pretrain_400k.pkl"
+    path.rename(published)
+    loaded = NLI3D50(weights=published, classes=5)
+    assert loaded.get_layer("conv1").strides == (1, 2, 2)
+    # Our own files say of which network they are.
     own = tmp_path / "own.weights.h5"
-    NLI3D50(classes=5).save_weights(own)
-    NLI3D50(weights=own, classes=5)
+    loaded.save_weights(own)
+    again = NLI3D50(weights=own, classes=5)
+    assert again.get_layer("conv1").strides == (1, 2, 2)
+    with pytest.raises(ValueError, match="stem: 'stride1' there"):
+        ResNet3D("nl_i3d_r50", weights=own, classes=5)
+    # Keras itself would not see the difference.
+    with pytest.raises(ValueError, match="of another network"):
+        NLI3D50(classes=5).load_weights(own)
 
 
 def test_a_variant_must_not_contradict_an_entry():
@@ -228,6 +247,7 @@ def test_an_entry_is_fetched_converted_and_kept(
     assert sorted(p.name for p in cache.iterdir()) == [
         "downloads",
         "small.weights.h5",
+        "small.weights.h5.lock",
     ]
     (site[0] / "small.pkl").unlink()
     again = ResNet3D(SMALL, weights="colours", classes=5)
@@ -241,10 +261,10 @@ def test_an_entry_is_fetched_converted_and_kept(
 def test_the_converted_file_knows_its_network(cache, published, model):
     ResNet3D(weights="small", classes=5)
     path = cache / "small.weights.h5"
-    with h5py.File(path) as file:
-        about = json.loads(file.attrs["keras_nonlocal"])
+    about = open_checkpoint(path).about
     assert about["entry"] == "small"
     assert about["licence"] == "CC-BY-NC-4.0"
+    assert convert.restore(about["network"]) == SMALL
     assert_same(ResNet3D(weights=path, classes=5), model)
     wrong = dataclasses.replace(SMALL, mode="dot_product")
     with pytest.raises(ValueError, match="mode: 'embedded_gaussian' there"):
@@ -295,15 +315,130 @@ def test_a_file_in_an_archive(cache, site, published, model, monkeypatch):
         ResNet3D(weights="absent", classes=5)
 
 
+def test_several_processes_at_once(cache, published, tmp_path):
+    script = tmp_path / "load.py"
+    script.write_text(
+        "from keras_nonlocal import ResNet3D, Variant\n"
+        "from keras_nonlocal.weights import catalogue\n"
+        "variant = Variant(depth=26, width=4, num_nonlocal=1, stem='stride1')\n"
+        "entry = catalogue.WeightsEntry(\n"
+        f"    'small', variant, {published.url!r}, 'x', dataset='colours',\n"
+        f"    classes=5, digest={published.digest!r})\n"
+        "catalogue.CATALOGUE['small'] = entry\n"
+        "ResNet3D(weights='small', classes=5)\n"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, script], cwd=ROOT, env=os.environ)
+        for _ in range(2)
+    ]
+    assert [process.wait(200) for process in processes] == [0, 0]
+
+
+def test_an_error_page_does_not_stay(
+    cache, site, published, model, monkeypatch
+):
+    folder, _ = site
+    entry = dataclasses.replace(published, digest=None)
+    monkeypatch.setitem(CATALOGUE, "small", entry)
+    content = (folder / "small.pkl").read_bytes()
+    (folder / "small.pkl").write_bytes(b"<html>Sign in</html>")
+    with pytest.raises(ValueError, match="error page"):
+        ResNet3D(weights="small", classes=5)
+    (folder / "small.pkl").write_bytes(content)
+    assert_same(ResNet3D(weights="small", classes=5), model)
+    # A damaged file of the cache is made anew.
+    path = cache / "small.weights.h5"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert_same(ResNet3D(weights="small", classes=5), model)
+
+
+def test_sigmoid_networks_are_not_given_a_softmax():
+    with pytest.raises(ValueError, match="classifier_activation='sigmoid'"):
+        ResNet3D(weights="lfb_r50_charades", classes=157)
+
+
+@pytest.mark.parametrize(
+    ("constructor", "weights"),
+    [
+        (ResNet3D, "kinetics400"),
+        (ResNet3D, "inception_i3d_rgb_kinetics400"),
+        (ResNet3D, "torchvision_resnet50"),
+        (ResNet2D, "i3d_baseline_8x8_IN_pretrain_400k"),
+        (ResNet2D, "imagenet"),
+        (NLI3D50, ["a"]),
+        (NLI3D50, {}),
+        (NLI3D50, np.zeros(3)),
+        (NLI3D50, "imagenet"),
+        (InceptionI3D, "torchvision_resnet50"),
+    ],
+)
+def test_weights_that_a_constructor_cannot_take(constructor, weights):
+    with pytest.raises(ValueError, match="weights|variant"):
+        constructor(weights=weights)
+
+
+def test_an_image_networks_weights_are_to_be_inflated():
+    with pytest.raises(ValueError, match=r"inflate\(ResNet2D"):
+        ResNet3D("i3d_r50", weights="torchvision_resnet50")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"norm": "sync_batch"}, {"norm": "affine"}, {"num_frames": 64}]
+)
+def test_other_training_is_served_by_the_same_entry(changes):
+    variant = dataclasses.replace(VARIANTS["nl_i3d_r50_8x8"], **changes)
+    entry = lookup.default_entry(variant, "kinetics400")
+    assert entry.name == "i3d_nonlocal_8x8_IN_pretrain_400k"
+
+
+FIXTURES = {
+    "caffe2_c2d_baseline_8x8_r50": "c2d_baseline_8x8_IN_pretrain_400k",
+    "caffe2_c2d_nonlocal_8x8_r50": "c2d_nonlocal_8x8_IN_pretrain_400k",
+    "caffe2_i3d_baseline_32x4_r50": "i3d_baseline_32x4_I3D_pretrain_400k",
+    "caffe2_i3d_nonlocal_32x2_r50": "i3d_nonlocal_32x2_IN_pretrain_400k",
+    "caffe2_i3d_nonlocal_32x4_r50": "i3d_nonlocal_32x4_I3D_pretrain_400k",
+    "caffe2_i3d_nonlocal_8x8_r50": "i3d_nonlocal_8x8_IN_pretrain_400k",
+    "gluoncv_i3d_nl5_resnet50_v1_kinetics400": (
+        "gluoncv_i3d_nl5_resnet50_v1_kinetics400"
+    ),
+    "mmaction2_c2d_r50_8x8": "mmaction2_c2d_r50_8x8",
+    "mmaction2_i3d_r50_32x2": "mmaction2_i3d_r50_32x2",
+    "mmaction2_i3d_r50_nl_embedded_32x2": (
+        "mmaction2_i3d_r50_nl_embedded_gaussian_32x2"
+    ),
+    "slowfast_i3d_nln_8x8_r50": "slowfast_I3D_NLN_8x8_R50",
+    "torchvision_resnet50": "torchvision_resnet50",
+    "torchvision_resnext101_32x8d": "torchvision_resnext101_32x8d",
+}
+# Fields that mean nothing without blocks, or that a fixture does not tell.
+_UNTOLD = {"nonlocal_places", "mean", "std"}
+_OF_BLOCKS = {"sub_sample", "use_scale", "nonlocal_bias", "res3_group"}
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_entries_pin_what_the_code_bases_built(shared, name):
+    module = parity.weights_module(shared / "parity")
+    data = module.load(shared / "parity" / f"{name}.json.gz")
+    told = applications.describe(parity.variant(data))
+    pinned = applications.describe(CATALOGUE[FIXTURES[name]].network)
+    free = _UNTOLD | applications.TRAINING_FIELDS - {"norm", "nonlocal_norm"}
+    if not told["num_nonlocal"]:
+        free = free | _OF_BLOCKS | {"nonlocal_norm"}
+    for field in told.keys() - free:
+        assert pinned[field] == told[field], field
+
+
 def test_networks_as_json():
     for entry in CATALOGUE.values():
         if entry.network is not None:
-            text = json.dumps(convert.describe(entry.network))
+            text = json.dumps(applications.describe(entry.network))
             assert convert.restore(json.loads(text)) == entry.network
     with pytest.raises(ValueError, match="kind of a network"):
         convert.restore({"kind": "Sequential"})
     with pytest.raises(ValueError, match="this version"):
         convert.restore({"kind": "Variant", "colour": 3})
+    with pytest.raises(ValueError, match="this version"):
+        convert.restore({"kind": "Variant", "width": "x", "depth": []})
 
 
 def test_conversion_writes_only_our_own_kind(published, site, tmp_path):

@@ -1,0 +1,32 @@
+"""What is read from a checkpoint, whatever it was written by."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+# The family of files that Keras saved from our networks.
+OWN = "keras_nonlocal"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointFile:
+    """The content of a checkpoint.
+
+    Attributes:
+        path: Where it is.
+        family: A key of `names.FAMILIES`, or `OWN`.
+        tensors: Arrays by the path of our variable, in the source's layout.
+        sources: The names in the file, by the path of our variable.
+        ignored: Names in the file that are no weights.
+        about: What our own files say of themselves.
+        settings: The layers' settings in a `.keras` file, by layer name.
+    """
+
+    path: str
+    family: str
+    tensors: dict[str, np.ndarray]
+    sources: dict[str, list[str]]
+    ignored: list[str] = dataclasses.field(default_factory=list)
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Any] | None = None
