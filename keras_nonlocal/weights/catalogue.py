@@ -247,9 +247,59 @@ def _pytorchvideo() -> list[WeightsEntry]:
     ]
 
 
-def _mmaction2() -> list[WeightsEntry]:
-    base = "https://download.openmmlab.com/mmaction/v1.0/recognition/"
-    i3d = dataclasses.replace(
+# Name here, configuration there, date and hash, top 1 and top 5.
+_MMACTION2 = """
+i3d_r50_32x2
+  i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb
+  20220812-e213c223 73.47 91.27
+i3d_r50_dense_32x2
+  i3d_imagenet-pretrained-r50_8xb8-dense-32x2x1-100e_kinetics400-rgb
+  20220812-9f46003f 73.77 91.35
+i3d_r50_heavy_32x2
+  i3d_imagenet-pretrained-r50-heavy_8xb8-32x2x1-100e_kinetics400-rgb
+  20220812-ed501b31 76.21 92.48
+i3d_r50_nl_dot_product_32x2
+  i3d_imagenet-pretrained-r50-nl-dot-product_8xb8-32x2x1-100e_kinetics400-rgb
+  20220812-8e1f2148 74.80 92.07
+i3d_r50_nl_embedded_gaussian_32x2
+  i3d_imagenet-pretrained-r50-nl-embedded-gaussian_8xb8-32x2x1-100e_kinetics400-rgb
+  20220812-afd8f562 74.73 91.80
+i3d_r50_nl_gaussian_32x2
+  i3d_imagenet-pretrained-r50-nl-gaussian_8xb8-32x2x1-100e_kinetics400-rgb
+  20220812-0c5cbf5a 73.97 91.33
+c2d_r50_nopool_8x8
+  c2d_r50-in1k-pre-nopool_8xb32-8x8x1-100e_kinetics400-rgb
+  20221027-e0227b22 73.44 91.00
+c2d_r101_nopool_8x8
+  c2d_r101-in1k-pre-nopool_8xb32-8x8x1-100e_kinetics400-rgb
+  20221027-557bd8bc 74.97 91.77
+c2d_r50_8x8
+  c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb
+  20221027-3ca304fa 73.89 91.21
+c2d_r50_16x4
+  c2d_r50-in1k-pre_8xb32-16x4x1-100e_kinetics400-rgb
+  20221027-5f382a43 74.97 91.91
+slowonly_r50_nl_4x16
+  slowonly_imagenet-pretrained-r50-nl-embedded-gaussian_8xb16-4x16x1-steplr-150e_kinetics400-rgb
+  20220901-cf739c75 74.84 91.41
+slowonly_r50_nl_8x8
+  slowonly_imagenet-pretrained-r50-nl-embedded-gaussian_8xb16-8x8x1-steplr-150e_kinetics400-rgb
+  20220901-df42dc84 76.35 92.18
+tsm_r50_nl_embedded_gaussian_1x1x8
+  tsm_imagenet-pretrained-r50-nl-embedded-gaussian_8xb16-1x1x8-50e_kinetics400-rgb
+  20220831-35eddb57 74.34 -
+tsm_r50_nl_dot_product_1x1x8
+  tsm_imagenet-pretrained-r50-nl-dot-product_8xb16-1x1x8-50e_kinetics400-rgb
+  20220831-108bfde5 74.49 -
+tsm_r50_nl_gaussian_1x1x8
+  tsm_imagenet-pretrained-r50-nl-gaussian_8xb16-1x1x8-50e_kinetics400-rgb
+  20220831-7e54dacf 73.66 -
+"""
+
+
+def _mmaction2_networks() -> dict[str, Variant]:
+    replace = dataclasses.replace
+    i3d = replace(
         VARIANTS["i3d_r50"],
         stem="stride4_skip",
         pool1_padding=1,
@@ -257,21 +307,21 @@ def _mmaction2() -> list[WeightsEntry]:
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
     )
-    non_local = dataclasses.replace(
+    non_local = replace(
         i3d,
         num_nonlocal=5,
         sub_sample="projection",
         use_scale=False,
         nonlocal_bias=False,
     )
-    c2d = dataclasses.replace(
+    c2d = replace(
         VARIANTS["c2d_r50_8x8"],
         head="feature",
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
     )
-    no_pool = dataclasses.replace(c2d, pool1_padding=1, pool2=False)
-    slow_only = dataclasses.replace(
+    no_pool = replace(c2d, pool1_padding=1, pool2=False)
+    slow_only = replace(
         non_local,
         inflated="late",
         stem="stride1",
@@ -285,148 +335,46 @@ def _mmaction2() -> list[WeightsEntry]:
             ("res4", 4),
         ),
     )
-    r50 = "i3d_imagenet-pretrained-r50"
-    end = "-100e_kinetics400-rgb"
-    slow = "slowonly_imagenet-pretrained-r50-nl-embedded-gaussian"
-    rows: list[tuple[str, Any, str, str, str, float, float]] = [
-        (
-            "i3d_r50_32x2",
-            i3d,
-            "i3d",
-            f"{r50}_8xb8-32x2x1{end}",
-            "20220812-e213c223",
-            73.47,
-            91.27,
+    return {
+        "i3d_r50_32x2": i3d,
+        "i3d_r50_dense_32x2": i3d,
+        "i3d_r50_heavy_32x2": replace(i3d, inflated="all", stem="stride1"),
+        "i3d_r50_nl_dot_product_32x2": replace(non_local, mode="dot_product"),
+        "i3d_r50_nl_embedded_gaussian_32x2": non_local,
+        "i3d_r50_nl_gaussian_32x2": replace(non_local, mode="gaussian"),
+        "c2d_r50_nopool_8x8": no_pool,
+        "c2d_r101_nopool_8x8": replace(no_pool, depth=101),
+        "c2d_r50_8x8": c2d,
+        "c2d_r50_16x4": replace(c2d, num_frames=16, sampling_rate=4),
+        "slowonly_r50_nl_4x16": replace(
+            slow_only, num_frames=4, sampling_rate=16
         ),
-        (
-            "i3d_r50_dense_32x2",
-            i3d,
-            "i3d",
-            f"{r50}_8xb8-dense-32x2x1{end}",
-            "20220812-9f46003f",
-            73.77,
-            91.35,
+        "slowonly_r50_nl_8x8": replace(
+            slow_only, num_frames=8, sampling_rate=8
         ),
-        (
-            "i3d_r50_heavy_32x2",
-            dataclasses.replace(i3d, inflated="all", stem="stride1"),
-            "i3d",
-            f"{r50}-heavy_8xb8-32x2x1{end}",
-            "20220812-ed501b31",
-            76.21,
-            92.48,
-        ),
-        (
-            "i3d_r50_nl_dot_product_32x2",
-            dataclasses.replace(non_local, mode="dot_product"),
-            "i3d",
-            f"{r50}-nl-dot-product_8xb8-32x2x1{end}",
-            "20220812-8e1f2148",
-            74.80,
-            92.07,
-        ),
-        (
-            "i3d_r50_nl_embedded_gaussian_32x2",
-            non_local,
-            "i3d",
-            f"{r50}-nl-embedded-gaussian_8xb8-32x2x1{end}",
-            "20220812-afd8f562",
-            74.73,
-            91.80,
-        ),
-        (
-            "i3d_r50_nl_gaussian_32x2",
-            dataclasses.replace(non_local, mode="gaussian"),
-            "i3d",
-            f"{r50}-nl-gaussian_8xb8-32x2x1{end}",
-            "20220812-0c5cbf5a",
-            73.97,
-            91.33,
-        ),
-        (
-            "c2d_r50_nopool_8x8",
-            no_pool,
-            "c2d",
-            f"c2d_r50-in1k-pre-nopool_8xb32-8x8x1{end}",
-            "20221027-e0227b22",
-            73.44,
-            91.00,
-        ),
-        (
-            "c2d_r101_nopool_8x8",
-            dataclasses.replace(no_pool, depth=101),
-            "c2d",
-            f"c2d_r101-in1k-pre-nopool_8xb32-8x8x1{end}",
-            "20221027-557bd8bc",
-            74.97,
-            91.77,
-        ),
-        (
-            "c2d_r50_8x8",
-            c2d,
-            "c2d",
-            f"c2d_r50-in1k-pre_8xb32-8x8x1{end}",
-            "20221027-3ca304fa",
-            73.89,
-            91.21,
-        ),
-        (
-            "c2d_r50_16x4",
-            dataclasses.replace(c2d, num_frames=16, sampling_rate=4),
-            "c2d",
-            f"c2d_r50-in1k-pre_8xb32-16x4x1{end}",
-            "20221027-5f382a43",
-            74.97,
-            91.91,
-        ),
-        (
-            "slowonly_r50_nl_4x16",
-            dataclasses.replace(slow_only, num_frames=4, sampling_rate=16),
-            "slowonly",
-            f"{slow}_8xb16-4x16x1-steplr-150e_kinetics400-rgb",
-            "20220901-cf739c75",
-            74.84,
-            91.41,
-        ),
-        (
-            "slowonly_r50_nl_8x8",
-            dataclasses.replace(slow_only, num_frames=8, sampling_rate=8),
-            "slowonly",
-            f"{slow}_8xb16-8x8x1-steplr-150e_kinetics400-rgb",
-            "20220901-df42dc84",
-            76.35,
-            92.18,
-        ),
-    ]
-    entries = [
-        WeightsEntry(
-            f"mmaction2_{name}",
-            network,
-            f"{base}{folder}/{config}/{config}_{suffix}.pth",
-            "Apache-2.0",
-            scores=_scores(top1, top5),
-            digest=f"sha256:{suffix[-8:]}",
-        )
-        for name, network, folder, config, suffix, top1, top5 in rows
-    ]
-    for name, suffix, top1 in (
-        ("embedded-gaussian", "20220831-35eddb57", 74.34),
-        ("dot-product", "20220831-108bfde5", 74.49),
-        ("gaussian", "20220831-7e54dacf", 73.66),
-    ):
-        config = (
-            f"tsm_imagenet-pretrained-r50-nl-{name}_8xb16-1x1x8-50e_"
-            "kinetics400-rgb"
-        )
+    }
+
+
+def _mmaction2() -> list[WeightsEntry]:
+    base = "https://download.openmmlab.com/mmaction/v1.0/recognition"
+    networks = _mmaction2_networks()
+    words = iter(_MMACTION2.split())
+    entries = []
+    # Five words a row.
+    for name, config, suffix, top1, top5 in zip(*[words] * 5, strict=True):
+        network = networks.get(name)
+        folder = name.partition("_")[0]
         entries.append(
             WeightsEntry(
-                f"mmaction2_tsm_r50_nl_{name.replace('-', '_')}_1x1x8",
-                None,
-                f"{base}tsm/{config}/{config}_{suffix}.pth",
+                f"mmaction2_{name}",
+                network,
+                f"{base}/{folder}/{config}/{config}_{suffix}.pth",
                 "Apache-2.0",
-                scores=_scores(top1),
+                scores=_scores(
+                    float(top1), None if top5 == "-" else float(top5)
+                ),
                 digest=f"sha256:{suffix[-8:]}",
-                note="a temporal shift network, which this package has not",
+                note="" if network else "a temporal shift network: none here",
             )
         )
     return entries

@@ -21,6 +21,7 @@ class CheckpointFile:
         ignored: Names in the file that are no weights.
         about: What our own files say of themselves.
         settings: The layers' settings in a `.keras` file, by layer name.
+        config: The configuration that SlowFast and mmaction2 put in, as text.
     """
 
     path: str
@@ -30,3 +31,4 @@ class CheckpointFile:
     ignored: list[str] = dataclasses.field(default_factory=list)
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
     settings: dict[str, Any] | None = None
+    config: str = ""

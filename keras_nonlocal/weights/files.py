@@ -54,6 +54,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
 
 def _named(path: str, content: Any) -> CheckpointFile:
     """Our names for what a file of another code base holds."""
+    config = _config(content)
     content, beside = _unwrap(content)
     arrays = dict(_flatten(content))
     family = names.recognise(arrays)
@@ -78,8 +79,23 @@ def _named(path: str, content: Any) -> CheckpointFile:
         _check_equal(path, target, [(name, arrays[name]) for name in same])
     tensors = {target: arrays[same[0]] for target, same in sources.items()}
     return CheckpointFile(
-        path, family, tensors, dict(sources), beside + ignored
+        path,
+        family,
+        tensors,
+        dict(sources),
+        beside + ignored,
+        config=config,
     )
+
+
+def _config(content: Any) -> str:
+    """The text of the configuration beside the tensors, if there is any."""
+    if not isinstance(content, dict):
+        return ""
+    meta = content.get("meta")
+    inner = meta.get("cfg") if isinstance(meta, dict) else None
+    texts = (content.get("cfg"), inner)
+    return next((text for text in texts if isinstance(text, str)), "")
 
 
 def _unwrap(content: Any) -> tuple[Any, list[str]]:

@@ -15,6 +15,7 @@ from keras_nonlocal.models.resnet2d import ImageVariant
 from keras_nonlocal.models.variants import BLOCKS
 from keras_nonlocal.models.variants import STAGES
 from keras_nonlocal.models.variants import Variant
+from keras_nonlocal.ops.pairwise import MODES
 from keras_nonlocal.weights.content import OWN
 from keras_nonlocal.weights.content import CheckpointFile
 
@@ -104,6 +105,26 @@ _HEAVY = {"stem": ("stride1",)}
 _SLOW_ONLY = {**_HEAVY, "pool2": (False,), "use_scale": (True,)}
 # Code bases of which files of image networks are read.
 _IMAGE_FAMILIES = ("torchvision", "caffe2", "slowfast", OWN)
+# Fields that the configuration in a file tells: where they stand in its text,
+# and what their values are here.
+_IN_CONFIG: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "slowfast": {
+        "mode": (
+            r"INSTANTIATION: *\W?(\w+)",
+            {"softmax": "embedded_gaussian", "dot_product": "dot_product"},
+        ),
+    },
+    "mmaction2": {
+        "mode": (
+            r"non_local_cfg=dict\(.{,500}?\bmode='(\w+)'",
+            {mode: mode for mode in MODES},
+        ),
+        "use_scale": (
+            r"non_local_cfg=dict\(.{,500}?\buse_scale=(\w+)",
+            {"True": True, "False": False},
+        ),
+    },
+}
 # Fields that mean nothing without non-local blocks.
 _OF_BLOCKS = (
     "attention_axes",
@@ -171,7 +192,7 @@ def shown(checkpoint: CheckpointFile) -> dict[str, tuple[Any, ...]]:
         fields |= _of_blocks(
             checkpoint, f"nonlocal_{places[0][0]}_{places[0][1]}"
         )
-    return fields | _fixed(checkpoint, is_image)
+    return fields | _fixed(checkpoint, is_image) | _configured(checkpoint)
 
 
 def _fixed(
@@ -188,6 +209,18 @@ def _fixed(
             fields |= _SLOW_ONLY
         elif any(layer.startswith("res3_1_") for layer in inflated):
             fields |= _HEAVY
+    return fields
+
+
+def _configured(checkpoint: CheckpointFile) -> dict[str, tuple[Any, ...]]:
+    """What the configuration in a file tells."""
+    fields = {}
+    for name, (pattern, values) in _IN_CONFIG.get(
+        checkpoint.family, {}
+    ).items():
+        match = re.search(pattern, checkpoint.config, re.DOTALL)
+        if match and match[1] in values:
+            fields[name] = (values[match[1]],)
     return fields
 
 

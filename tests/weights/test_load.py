@@ -280,6 +280,42 @@ def test_facts_of_a_code_base(blobs, tmp_path):
     assert line.startswith("mean: 114.75")
 
 
+@pytest.mark.parametrize(
+    ("family", "config", "shown"),
+    [
+        ("slowfast", "  INSTANTIATION: dot_product\n", "dot_product"),
+        ("slowfast", "  INSTANTIATION: softmax\n", "embedded_gaussian"),
+        (
+            "mmaction2",
+            "non_local_cfg=dict(\n norm_cfg=dict(type='BN3d'),\n "
+            "use_scale=True, mode='gaussian')",
+            "gaussian",
+        ),
+    ],
+)
+def test_the_configuration_in_a_file_tells(
+    family, config, shown, blobs, tmp_path
+):
+    """Dot product and softmax have the same names and shapes."""
+    path = write(tmp_path, blobs)
+    file = replace(open_checkpoint(path), family=family, config=config)
+    assert flags.shown(file)["mode"] == (shown,)
+    if family == "mmaction2":
+        assert flags.shown(file)["use_scale"] == (True,)
+
+
+def test_the_configuration_is_read(tmp_path, shared, monkeypatch):
+    module = parity.weights_module(shared / "parity")
+    state = {"s1.pathway0_stem.conv.weight": np.ones((2, 3, 1, 1, 1), "f4")}
+    for wrapper in (
+        lambda state: {"model_state": state, "cfg": "A: b"},
+        lambda state: {"meta": {"cfg": "A: b"}, "state_dict": state},
+    ):
+        monkeypatch.setitem(module.WRAPPERS, "configured", wrapper)
+        module.write_pth(tmp_path / "a.pyth", state, "configured")
+        assert open_checkpoint(tmp_path / "a.pyth").config == "A: b"
+
+
 def test_tensors_held_twice_must_be_equal(model, tmp_path, shared):
     module = parity.weights_module(shared / "parity")
     one = np.ones((2, 3), "float32")
