@@ -159,15 +159,25 @@ def pinned_network(network: Any, weights: Any) -> tuple[Any, FoundWeights]:
 def cached(entry: WeightsEntry) -> CheckpointFile:
     """The converted file of an entry, made if it is not there."""
     path = os.path.join(cache_dir(), f"{entry.name}.weights.h5")
-    # One process converts, others wait for its file.
-    with filelock.FileLock(f"{path}.lock"):
-        if os.path.isfile(path):
-            try:
-                return open_checkpoint(path)
-            except ValueError as error:
-                logging.warning("%s: converted anew, since %s", path, error)
-        _convert(entry, path)
+    file = _read_converted(path)
+    if file is None:
+        # One process converts, others wait for its file.
+        with filelock.FileLock(f"{path}.lock"):
+            file = _read_converted(path)
+            if file is None:
+                _convert(entry, path)
+                file = open_checkpoint(path)
+    return file
+
+
+def _read_converted(path: str) -> CheckpointFile | None:
+    if not os.path.isfile(path):
+        return None
+    try:
         return open_checkpoint(path)
+    except ValueError as error:
+        logging.warning("%s: to be converted anew, since %s", path, error)
+        return None
 
 
 def _convert(entry: WeightsEntry, path: str) -> None:
@@ -179,8 +189,9 @@ def _convert(entry: WeightsEntry, path: str) -> None:
         convert(open_checkpoint(source), path, entry.network, about)
     except ValueError as error:
         raise ValueError(
-            f"{error}\n{source} is not what {entry.url} should give; was it "
-            "an error page? Have it fetched anew, or save the right file there."
+            f"{error}\n{source} is not what {entry.url or entry.package} "
+            "should give; was it an error page? Have it fetched anew, or save "
+            "the right file there."
         ) from error
     finally:
         # What is of no use, or of no more use.
