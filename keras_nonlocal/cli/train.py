@@ -16,16 +16,25 @@ from keras_nonlocal.cli import show_own_notes_only
 from keras_nonlocal.data.readers.folder import read_folder
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.models.variants import VARIANTS
+from keras_nonlocal.models.variants import Variant
 from keras_nonlocal.training.config import TrainConfig
 from keras_nonlocal.training.run import run
+from keras_nonlocal.weights.lookup import find
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "Folder of class-named folders of videos.")
 flags.DEFINE_string("out", "runs/train", "Folder to write to.")
 flags.DEFINE_list(
     "variants",
-    ["small_c2d", "small_nl_c2d"],
-    "Networks to train, by name; keras_nonlocal.cli.info lists them.",
+    [],
+    "Networks to train, by name; keras_nonlocal.cli.info lists them. By "
+    "default that of the weights, or small_c2d and small_nl_c2d.",
+)
+flags.DEFINE_string(
+    "weights",
+    None,
+    "Weights to start from: an entry that keras_nonlocal.cli.convert --list "
+    "shows, kinetics400, or a file. The classifier starts anew.",
 )
 flags.DEFINE_float("held_out", 0.2, "Share of every class to test on.")
 flags.DEFINE_string("clip", "8x8", "Frames x step between them.")
@@ -39,14 +48,32 @@ flags.DEFINE_integer("seed", 0, "Seed of weights, split and augmentation.")
 flags.mark_flag_as_required("data")
 
 
-def main(_: list[str]) -> None:
-    show_own_notes_only()
+def _networks() -> dict[str, Variant]:
     unknown = sorted(set(FLAGS.variants) - set(VARIANTS))
-    if unknown or not FLAGS.variants:
+    if unknown:
         raise app.UsageError(
             f"--variants must be among {', '.join(VARIANTS)}. "
-            f"Received: {', '.join(unknown) or 'none'}"
+            f"Received: {', '.join(unknown)}"
         )
+    if FLAGS.variants or not FLAGS.weights:
+        names = FLAGS.variants or ("small_c2d", "small_nl_c2d")
+        return {name: VARIANTS[name] for name in names}
+    try:
+        found = find(FLAGS.weights)
+    except ValueError as error:
+        raise app.UsageError(f"--weights: {error}") from error
+    if not isinstance(found.network, Variant):
+        raise app.UsageError(
+            f"--weights={FLAGS.weights} does not say which network it is of: "
+            "give --variants"
+        )
+    name = found.entry.name if found.entry else "network"
+    return {name: found.network}
+
+
+def main(_: list[str]) -> None:
+    show_own_notes_only()
+    networks = _networks()
     videos = read_folder(FLAGS.data)
     train_videos, test_videos = videos.split(FLAGS.held_out, FLAGS.seed)
     smallest, largest = (int(side) for side in FLAGS.short_side)
@@ -59,10 +86,11 @@ def main(_: list[str]) -> None:
         short_side=(smallest, largest),
         flip=FLAGS.flip,
         seed=FLAGS.seed,
+        weights=FLAGS.weights,
     )
     out = pathlib.Path(FLAGS.out)
     run(
-        {name: VARIANTS[name] for name in FLAGS.variants},
+        networks,
         config,
         train_videos,
         test_videos,

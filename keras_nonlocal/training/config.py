@@ -23,6 +23,8 @@ class TrainConfig:
             pixels.
         flip: Whether half of the training clips are mirrored.
         seed: Seed of weights, order and augmentation.
+        weights: What to start from instead of random weights, as the argument
+            of `ResNet3D`; the classifier starts anew.
     """
 
     clip: ClipSpec
@@ -34,6 +36,7 @@ class TrainConfig:
     short_side: tuple[int, int] = (256, 320)
     flip: bool = True
     seed: int = 0
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "learning_rate"):

@@ -15,6 +15,7 @@ from keras_nonlocal.data.pipeline import SkipLog
 from keras_nonlocal.data.pipeline import clip_dataset
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.evaluation.intervals import wilson_interval
+from keras_nonlocal.models import pretrained
 from keras_nonlocal.models.macs import count_macs
 from keras_nonlocal.models.resnet3d import ResNet3D
 from keras_nonlocal.models.variants import Variant
@@ -79,7 +80,7 @@ def train(
     out: str | os.PathLike[str],
     strategy: tf.distribute.Strategy | None = None,
 ) -> TrainResult:
-    """Trains a network from random weights with `fit` and tests it.
+    """Trains a network with `fit` and tests it.
 
     The same arguments give the same weights, clips and order. Videos that
     cannot be read are skipped, counted and reported.
@@ -99,7 +100,8 @@ def train(
 
     Raises:
         ValueError: If the videos do not suffice for a batch, if the classes of
-            the two lists differ, or if the loss is no longer finite.
+            the two lists differ, if `config.weights` are of another network,
+            or if the loss is no longer finite.
     """
     if train_videos.class_names != test_videos.class_names:
         raise ValueError(
@@ -117,6 +119,8 @@ def train(
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = _network(variant, train_videos, None)
+        if config.weights is not None:
+            _start_from(config.weights, model, variant)
         _compile(model, config, steps * config.epochs, strategy)
     start = time.monotonic()
     with warnings.catch_warnings():
@@ -171,6 +175,14 @@ def _network(
         classes=len(videos.class_names),
         classifier_activation=activation,
     )
+
+
+def _start_from(weights: str, model: keras.Model, variant: Variant) -> None:
+    """Loads trained weights; the classifier stays as it is."""
+    checkpoint = pretrained.find(weights, variant)
+    if checkpoint is not None:
+        trunk = keras.Model(model.input, model.get_layer("pool5").output)
+        checkpoint.fill(trunk, variant)
 
 
 def _compile(

@@ -105,6 +105,28 @@ def test_predict_agrees_with_the_report(trained):
     assert "cannot be read" in output and results["class_names"][best] in output
 
 
+def test_train_starts_from_a_trained_network(trained, tmp_path):
+    """The file says which network it is."""
+    root, _ = trained
+    weights = root / "run" / "small_nl_c2d" / "model.keras"
+    command(
+        "train",
+        f"--data={root / 'train'}",
+        f"--out={tmp_path}",
+        f"--weights={weights}",
+        "--clip=8x2",
+        "--epochs=1",
+        "--batch_size=4",
+        "--crop_size=32",
+        "--short_side=32,36",
+    )
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["config"]["weights"] == str(weights)
+    (network,) = results["networks"]
+    before = json.loads((root / "run" / "results.json").read_text())
+    assert network["parameters"] == before["networks"][0]["parameters"]
+
+
 def test_train_says_what_is_wrong(tmp_path):
     output = command("train", f"--data={tmp_path}", status=1)
     assert "CLASS" in output
@@ -112,6 +134,10 @@ def test_train_says_what_is_wrong(tmp_path):
         "train", f"--data={tmp_path}", "--variants=resnet", status=1
     )
     assert "--variants must be among" in output and "nl_i3d_r50" in output
+    output = command(
+        "train", f"--data={tmp_path}", "--weights=kinetics400", status=1
+    )
+    assert "needs a `variant`" in output
 
 
 def test_predict_says_what_is_wrong(tmp_path):

@@ -9,9 +9,11 @@ import keras
 import numpy as np
 import pytest
 
+from keras_nonlocal import ResNet3D
 from keras_nonlocal import Variant
 from keras_nonlocal import VideoList
 from keras_nonlocal import train
+from tests import checks
 
 TINY = Variant(depth=26, width=4, num_nonlocal=1, stem="stride1")
 _MIRRORED = pathlib.Path(__file__).with_name("mirrored.py")
@@ -54,6 +56,26 @@ def test_same_seed_same_losses(videos, config, tmp_path):
 
     assert losses(3) == losses(3)
     assert losses(3)["loss"] != losses(4)["loss"]
+
+
+def test_starts_from_trained_weights(videos, config, tmp_path):
+    model = ResNet3D(TINY, classes=7)
+    checks.randomize(model, scale=0.1)
+    path = str(tmp_path / "other_classes.weights.h5")
+    model.save_weights(path)
+    config = dataclasses.replace(
+        config, weights=path, learning_rate=1e-12, epochs=1
+    )
+    trained = train("tiny", TINY, config, videos, videos, tmp_path).model
+    np.testing.assert_allclose(
+        trained.get_layer("res3_0_branch2b").get_weights()[0],
+        model.get_layer("res3_0_branch2b").get_weights()[0],
+        atol=1e-6,
+    )
+    assert trained.get_layer("logits").units == 2
+    other = dataclasses.replace(TINY, stem="stride4")
+    with pytest.raises(ValueError, match="stem: 'stride1' there"):
+        train("tiny", other, config, videos, videos, tmp_path)
 
 
 def test_bad_files_are_skipped_counted_and_reported(videos, config, tmp_path):
