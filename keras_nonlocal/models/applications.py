@@ -76,9 +76,9 @@ def find_weights(weights, variant, kind, activation=None):
     pinned = getattr(checkpoint, "network", None)
     if variant is None and not isinstance(pinned, kind):
         raise ValueError(
-            f"`variant` may be left out where `weights` names a {kind.__name__}"
-            ": an entry of `list_weights()`, or a file that this package "
-            f"wrote. Received: weights={weights!r}, of {pinned}"
+            "`variant` may be left out where `weights` tell the "
+            f"{kind.__name__}: an entry of `list_weights()`, or a file that "
+            f"this package wrote. Received: weights={weights!r}, of {pinned}"
         )
     wanted = getattr(checkpoint, "activation", None)
     if wanted and activation not in (None, "linear", wanted):

@@ -18,6 +18,7 @@ from keras import layers
 from keras_nonlocal.layers.batch_norm import EPSILON
 from keras_nonlocal.layers.batch_norm import Affine
 from keras_nonlocal.layers.batch_norm import BatchNormalization
+from keras_nonlocal.layers.network_record import NetworkRecord
 from keras_nonlocal.layers.preprocessing import ClipNormalization
 from keras_nonlocal.models import applications
 from keras_nonlocal.models.graph import functional_graph
@@ -261,6 +262,7 @@ _RANK_FREE = (
     layers.Softmax,
     layers.Subtract,
     ClipNormalization,
+    NetworkRecord,
     BatchNormalization,
     Affine,
 )
@@ -300,6 +302,8 @@ def _inflate_graph(model, temporal_kernel):
     made = {}
 
     def call(layer, *args, **kwargs):
+        if isinstance(layer, NetworkRecord):
+            return args[0]  # The result is another network.
         if isinstance(layer, layers.Conv3D) and layer.padding == "valid":
             frames = layer.kernel_size[0] // 2
             args = (_pad(args[0], frames, layer.name), *args[1:])

@@ -7,6 +7,7 @@ import tempfile
 import keras
 from keras import ops
 
+from keras_nonlocal.layers.network_record import NetworkRecord
 from keras_nonlocal.layers.non_local import NonLocal
 from keras_nonlocal.models.graph import functional_graph
 
@@ -20,8 +21,9 @@ def insert_nonlocal(model, after, share_weights=False, name=None, **arguments):
     bit, until it is trained. `model` itself stays as it is.
 
     The block after the layer `res4_1` is called `nonlocal_res4_1`; every other
-    layer, the inputs and the model keep their names. `nonlocal_layers` lists
-    where the blocks are.
+    layer, the inputs and the model keep their names (but that the record in
+    a network of this package, which would no longer be true, is left out).
+    `nonlocal_layers` lists where the blocks are.
 
     Args:
         model: A functional `keras.Model` or a built `keras.Sequential`, with
@@ -122,7 +124,9 @@ class _Insertion:
         blocks = {}
 
         def call(layer, *args, **kwargs):
-            outputs = layer(*args, **kwargs)
+            # The result is another network than the one on record.
+            is_record = isinstance(layer, NetworkRecord)
+            outputs = args[0] if is_record else layer(*args, **kwargs)
             path = prefix + layer.name
             if path not in self.paths:
                 return outputs

@@ -6,6 +6,9 @@ networks are listed, with two small ones for demonstrations.
 """
 
 import dataclasses
+from typing import Any
+
+import numpy as np
 
 from keras_nonlocal.layers.batch_norm import NORMS
 from keras_nonlocal.layers.non_local import SUB_SAMPLES
@@ -120,6 +123,11 @@ class Variant:
     crop_size: int = 224
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            # Frozen, and made equal however its values were written.
+            object.__setattr__(
+                self, field.name, _plain(getattr(self, field.name))
+            )
         allowed: dict[str, tuple] = {
             "depth": tuple(BLOCKS),
             "inflation": INFLATIONS,
@@ -139,6 +147,9 @@ class Variant:
         }
         for name in ("width", "num_frames", "sampling_rate", "crop_size"):
             _check_natural(name, getattr(self, name))
+        _check_numbers("dropout_rate", self.dropout_rate, (1,), 0, 0.999)
+        _check_numbers("mean", self.mean, (1, 3), -1e6, 1e6)
+        _check_numbers("std", self.std, (1, 3), 1e-6, 1e6)
         if self.res3_group is not None:
             _check_natural("res3_group", self.res3_group)
         if self.nonlocal_places is None:
@@ -242,6 +253,34 @@ class Variant:
         frames = next(n for n in range(1, 1000) if fits(n, 1000))
         side = next(n for n in range(1, 1000) if fits(1000, n))
         return frames, side
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of Python for numpy's, tuples for lists and arrays."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(item) for item in value)
+    return value
+
+
+def _check_numbers(
+    name: str,
+    value: Any,
+    sizes: tuple[int, ...],
+    smallest: float,
+    largest: float,
+) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    if len(numbers) not in sizes or not all(
+        isinstance(number, (int, float)) and smallest <= number <= largest
+        for number in numbers
+    ):
+        raise ValueError(
+            f"Variant: `{name}` must be a number"
+            f"{' or three' * (3 in sizes)}, from {smallest} to {largest}. "
+            f"Received: {value!r}"
+        )
 
 
 def _check_natural(name: str, value: object) -> None:

@@ -19,7 +19,8 @@ class CheckpointFile:
         tensors: Arrays by the path of our variable, in the source's layout.
         sources: The names in the file, by the path of our variable.
         ignored: Names in the file that are no weights.
-        about: What our own files say of themselves.
+        about: What our own files say of themselves: the `network`, and what
+            a converted file was.
         settings: The layers' settings in a `.keras` file, by layer name.
         config: The configuration that SlowFast and mmaction2 put in, as text.
     """

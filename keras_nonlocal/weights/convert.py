@@ -94,6 +94,10 @@ def restore(description: dict[str, Any]) -> Any:
     >>> restore({"kind": "InceptionVariant", "modality": "flow"})
     InceptionVariant(modality='flow')
     """
+    if not isinstance(description, dict):
+        raise ValueError(
+            f"A network is described by a dict. Received: {description!r}"
+        )
     fields = {key: _as_tuple(value) for key, value in description.items()}
     kind = str(fields.pop("kind", None))
     if kind not in _KINDS:

@@ -46,6 +46,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
         return own_files.read_h5(path, path)
     if magic.startswith(_GZIP_MAGIC):
         raise ValueError(f"{path!r} is compressed: unpack it first.")
+    if magic.startswith(b"{"):
+        raise ValueError(
+            f"{path!r} is JSON. Keras's weights in several files are not "
+            "read: save them in one."
+        )
     if own_files.is_keras(path):
         return own_files.read_keras(path)
     content = read_torch(path) if is_torch(path) else read_pickle(path)

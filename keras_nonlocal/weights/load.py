@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from absl import logging
 
 from keras_nonlocal.layers.batch_norm import EPSILON
 from keras_nonlocal.weights import flags
@@ -135,7 +136,12 @@ def _fold(tensors: dict[str, np.ndarray], wanted: dict[str, Any]) -> list[str]:
         if gamma_here is None or path in wanted:
             continue
         shape = tuple(gamma_here.shape)
-        if any(n not in tensors or tensors[n].shape != shape for n in names):
+        if any(
+            n not in tensors
+            or tensors[n].shape != shape
+            or not np.issubdtype(tensors[n].dtype, np.floating)
+            for n in names
+        ):
             continue  # Is told as missing, left over or of another shape.
         gamma, beta, mean, variance = (
             tensors[name].astype("float64") for name in names
@@ -209,8 +215,15 @@ class _Problems:
         self._fields = flags.contradictions(
             self._checkpoint, network, reads_pixels
         )
-        if "network" not in self._checkpoint.about:
-            self._settings = _other_settings(self._checkpoint, model)
+        if "network" in self._checkpoint.about:
+            return
+        self._settings = _other_settings(self._checkpoint, model)
+        if self._checkpoint.family == OWN and not self._checkpoint.settings:
+            logging.warning(
+                "%s does not say which network it is of: only names and "
+                "shapes of its weights could be compared.",
+                self._checkpoint.path,
+            )
 
     def check_value(
         self,
@@ -226,7 +239,7 @@ class _Problems:
             )
         elif not np.issubdtype(value.dtype, np.floating):
             self._values.append(f"{path} is of {value.dtype}")
-        elif not np.all(np.isfinite(value)):
+        elif not _is_finite(value):
             self._values.append(f"{path} has numbers that are not finite")
         elif path.endswith("/moving_variance") and np.min(value) < 0:
             self._values.append(f"{path} is negative")
@@ -249,6 +262,12 @@ class _Problems:
                 lines += [title, *items]
         if len(lines) > 1:
             raise ValueError("\n".join(lines))
+
+
+def _is_finite(value: np.ndarray) -> bool:
+    """Whether all numbers are finite in float32, which they become."""
+    with np.errstate(over="ignore"):
+        return bool(np.all(np.isfinite(value.astype("float32"))))
 
 
 def _list(items: list[str]) -> str:

@@ -273,13 +273,29 @@ def _from_file(path: str) -> FoundWeights:
     file = open_checkpoint(path)
     if file.family == OWN:
         entry = CATALOGUE.get(str(file.about.get("entry")))
-        network = None
-        if "network" in file.about:
-            network = restore(file.about["network"])
+        network = _network_of(file)
         return FoundWeights(network, entry, lambda: file, is_own=True)
     entry = _entry_of(path)
     network = entry.network if entry is not None else None
     return FoundWeights(network, entry, lambda: file)
+
+
+def _network_of(file: CheckpointFile) -> Any:
+    """The network that a file of our own says it is of, if it does."""
+    if "network" not in file.about:
+        return None
+    try:
+        network = restore(file.about["network"])
+    except ValueError as error:
+        raise ValueError(f"{file.path!r}: {error}") from error
+    kernel = file.tensors.get("conv1/kernel")
+    width = getattr(network, "width", None)
+    if kernel is not None and width not in (None, kernel.shape[-1]):
+        raise ValueError(
+            f"{file.path!r} says that it is of a network of width {width}; "
+            f"its kernels are of width {kernel.shape[-1]}."
+        )
+    return network
 
 
 def _entry_of(path: str) -> WeightsEntry | None:

@@ -23,6 +23,8 @@ ABOUT = "keras_nonlocal"
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 _MAX_TEXT = 2**16
 _MAX_DEPTH = 8
+_MAX_VISITS = 20_000
+_FLOATS = ("float16", "float32", "float64")
 _ERRORS = (
     AttributeError,
     KeyError,
@@ -82,7 +84,7 @@ def read_h5(path: str, source: Any) -> CheckpointFile:
         with h5py.File(source, "r") as file:
             reader = _Reader(os.path.getsize(path))
             about = reader.text(file.attrs.get(ABOUT, "{}"))
-            for group in reader.groups(file["layers"]):
+            for group in reader.groups(reader.child(file, "layers")):
                 reader.read(group)
     except _ERRORS as error:
         raise _broken(path, error) from error
@@ -119,6 +121,7 @@ class _Reader:
         self.tensors: dict[str, np.ndarray] = {}
         self.network: dict[str, Any] | None = None
         self._room = size
+        self._visits = 0
 
     def text(self, text: Any) -> dict[str, Any]:
         """A dict that was written as JSON."""
@@ -127,16 +130,22 @@ class _Reader:
             raise ValueError("what it says of itself is not a short JSON dict")
         return content
 
+    def child(self, parent: h5py.Group, name: str) -> Any:
+        """What stands in a group under a name, and not elsewhere."""
+        if name not in parent:
+            raise ValueError(f"it has no {name!r} in {parent.name!r}")
+        if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name!r} is a link to elsewhere")
+        # One group may stand in many places.
+        self._visits += 1
+        if self._visits > _MAX_VISITS:
+            raise ValueError(f"it has more than {_MAX_VISITS} parts")
+        return parent[name]
+
     def groups(self, parent: h5py.Group) -> list[h5py.Group]:
-        """The groups in a group, none of them elsewhere."""
-        found = []
-        for name in parent:
-            link = parent.get(name, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                raise ValueError(f"{name!r} is a link to elsewhere")
-            if isinstance(parent[name], h5py.Group):
-                found.append(parent[name])
-        return found
+        """The groups in a group."""
+        children = [self.child(parent, name) for name in parent]
+        return [child for child in children if isinstance(child, h5py.Group)]
 
     def read(self, group: h5py.Group, prefix: str = "", depth: int = 0) -> None:
         """Reads a layer and its parts."""
@@ -144,30 +153,40 @@ class _Reader:
             raise ValueError("its layers are nested too deeply")
         if "vars" not in group:
             raise ValueError(f"{group.name!r} is not a layer but a model in it")
-        own = group["vars"]
+        own = self.child(group, "vars")
         path = prefix + str(own.attrs.get("name", ""))
         if "network" in own:
-            self.network = self.text(self._array(own["network"]).tobytes())
+            record = self._array(self.child(own, "network"), ("uint8",))
+            self.network = self.text(record.tobytes())
         else:
-            arrays = [self._array(own[str(n)]) for n in range(len(own))]
-            for name, array in zip(
-                _names_of(group, arrays), arrays, strict=True
-            ):
+            arrays = [
+                self._array(self.child(own, str(number)), _FLOATS)
+                for number in range(len(own))
+            ]
+            names = _names_of(group, arrays)
+            if len(names) != len(arrays):
+                raise ValueError(f"{path!r} has {len(arrays)} variables")
+            for name, array in zip(names, arrays, strict=True):
                 self.tensors[f"{path}/{name}"] = array
         for part in self.groups(group):
             # The state of dropout is not a weight.
             if part.name.rpartition("/")[2] not in ("vars", "seed_generator"):
                 self.read(part, f"{path}/", depth + 1)
 
-    def _array(self, dataset: h5py.Dataset) -> np.ndarray:
-        """An array, if the file has room for it."""
+    def _array(self, dataset: Any, dtypes: tuple[str, ...]) -> np.ndarray:
+        """An array of certain dtypes, if the file has room for it."""
+        if not isinstance(dataset, h5py.Dataset):
+            raise ValueError(f"{dataset.name!r} is not an array")
+        is_bfloat16 = dataset.attrs.get("dtype") == "bfloat16"
+        if not is_bfloat16 and dataset.dtype.name not in dtypes:
+            raise ValueError(f"{dataset.name!r} is of {dataset.dtype}")
         if dataset.external or dataset.is_virtual or dataset.chunks:
             raise ValueError(f"{dataset.name!r} is not stored in one piece")
         self._room -= dataset.nbytes
         if self._room < 0:
             raise ValueError("its arrays are larger than the file")
         array = dataset[()]
-        if dataset.attrs.get("dtype") == "bfloat16":
+        if is_bfloat16:
             import ml_dtypes
 
             array = array.view(ml_dtypes.bfloat16).astype("float32")

@@ -197,6 +197,14 @@ def test_any_network_of_known_layers(rng):
     assert np.abs(actual[:, 0] - expected).max() > 1e-3
 
 
+def test_our_own_image_network_layer_by_layer(image_network):
+    video = inflate(image_network, temporal_kernel=1)
+    assert video.output_shape == (None, 7)
+    names = {layer.name for layer in video.layers}
+    # Another network than the one on record.
+    assert "network" not in names and "res4_5_branch2b" in names
+
+
 def test_a_sequential_model(rng):
     image_network = keras.Sequential(
         [keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.ReLU()]

@@ -11,6 +11,7 @@ import pytest
 
 from keras_nonlocal import VARIANTS
 from keras_nonlocal import ResNet3D
+from keras_nonlocal import insert_nonlocal
 from tests import checks
 from tests.models.test_resnet3d import SMALL
 from tests.models.test_resnet3d import random_clip
@@ -240,6 +241,81 @@ def test_half_precision_files(tmp_path, rng):
     )
 
 
+def test_networks_are_equal_however_they_were_written(tmp_path):
+    listed = dataclasses.replace(
+        SMALL, mean=[1.0, 2.0, 3.0], dropout_rate=np.float32(0.5)
+    )
+    path = str(tmp_path / "listed.weights.h5")
+    ResNet3D(listed, classes=5).save_weights(path)
+    for mean in (1.0, 2.0, 3.0), np.array([1.0, 2.0, 3.0]):
+        same = dataclasses.replace(SMALL, mean=mean)
+        ResNet3D(same, classes=5, weights=path)
+
+
+def test_files_after_insertion_are_of_the_network_with_blocks(tmp_path):
+    plain = dataclasses.replace(SMALL, num_nonlocal=0)
+    one = dataclasses.replace(SMALL, num_nonlocal=1)
+    (place,) = one.nonlocal_blocks()
+    inserted = insert_nonlocal(
+        ResNet3D(plain, classes=5), after="{}_{}".format(*place)
+    )
+    path = str(tmp_path / "inserted.weights.h5")
+    inserted.save_weights(path)
+    ResNet3D(one, classes=5, weights=path)
+
+
+def test_a_file_without_a_record_is_told(tmp_path, caplog):
+    path = str(tmp_path / "bare.weights.h5")
+    small().save_weights(path)
+    with h5py.File(path, "r+") as file:
+        del file["layers/network_record"]
+    ResNet3D(SMALL, classes=5, weights=path)
+    assert "does not say which network it is of" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.ones(5, "int32"), "is of int32"),
+        (np.ones(5, "complex64"), "is of complex64"),
+        (np.array([b"x"] * 5), "is of "),
+        (np.full(5, 1e300), "not finite"),
+        (np.full(5, np.nan, "float32"), "not finite"),
+    ],
+)
+def test_numbers_that_cannot_be(value, message, tmp_path):
+    def change(file):
+        del file["layers/dense/vars/1"]
+        file["layers/dense/vars/1"] = value
+
+    path = hostile(str(tmp_path / "bad.weights.h5"), change)
+    with pytest.raises(ValueError, match=message):
+        ResNet3D(SMALL, classes=5, weights=path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"width": 10**7},
+        {"dropout_rate": "a"},
+        {"mean": "x"},
+        {"std": 0},
+        {"mean": [1, 2]},
+        {"kind": {}},
+    ],
+)
+def test_hostile_records(fields, tmp_path):
+    def change(file):
+        own = file["layers/network_record/vars"]
+        record = json.loads(own["network"][()].tobytes()) | fields
+        del own["network"]
+        own["network"] = np.frombuffer(json.dumps(record).encode(), "uint8")
+
+    path = hostile(str(tmp_path / "bad.weights.h5"), change)
+    with pytest.raises(ValueError, match="bad.weights.h5"):
+        ResNet3D(weights=path, classes=5)
+
+
 def hostile(path, change):
     """A file of weights to which something was done."""
     small().save_weights(path)
@@ -268,6 +344,22 @@ def linked(file):
     file["layers/more"] = h5py.ExternalLink("/etc/passwd", "/")
 
 
+def linked_array(file):
+    del file["layers/dense/vars/1"]
+    file["layers/dense/vars/1"] = h5py.ExternalLink("other.h5", "/a")
+
+
+def many_paths(file):
+    """Seven levels of thirty links to one group each: 30 ** 7 paths."""
+    group = file["layers/dense"]
+    for level in range(7):
+        inner = file.create_group(f"level{level}")
+        inner.create_group("vars")
+        for number in range(30):
+            group[f"link{number}"] = inner
+        group = inner
+
+
 def about(text):
     def change(file):
         file.attrs["keras_nonlocal"] = text
@@ -282,6 +374,8 @@ def about(text):
         enormous,
         cyclic,
         linked,
+        linked_array,
+        many_paths,
         *map(about, ["[]", "3", "{", '{"a": ' * 10_000, [1, 2]]),
     ],
 )
