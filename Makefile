@@ -70,7 +70,7 @@ wheel: .venv/test/ready
 	cd build/wheel && ../../.venv/test/bin/python -m pip install --quiet \
 	    --no-deps --target installed *.whl
 	cd build/wheel && PYTHONPATH=installed ../../.venv/test/bin/python -c \
-	    "import keras_nonlocal as k; assert 'installed' in k.__file__; k.NLI3D50"
+	    "import keras_nonlocal as k; assert 'installed' in k.__file__; k.NLI3D50; k.class_names('kinetics400')"
 
 test-oldest: .venv/oldest/ready
 	.venv/oldest/bin/python -m pytest
