@@ -238,9 +238,10 @@ def _non_local(x, variant, stage, block):
 
 
 def _head(x, variant, classes, activation):
-    # The window is what res5 covers at the training size.
-    shrink = 16 * variant.res5_stride
-    window = None if variant.head == "feature" else variant.crop_size // shrink
+    # The window is what res5 covers at the training size, at least a position.
+    window = max(variant.crop_size // (16 * variant.res5_stride), 1)
+    if variant.head == "feature":
+        window = None
     x = PositionPooling(window, name="pool5")(x)
     x = layers.Dropout(variant.dropout_rate, name="dropout")(x)
     x = layers.Dense(

@@ -157,6 +157,25 @@ def test_keras_applications(rng):
     assert np.max(np.abs(actual - expected)) < 1e-4 * np.std(expected)
 
 
+def test_the_deeper_network_of_keras_applications(rng):
+    image_network = keras.applications.ResNet101(
+        weights=None, include_top=False, input_shape=(64, 64, 3)
+    )
+    checks.randomize(image_network, scale=0.03)
+    variant = dataclasses.replace(
+        I3D, depth=101, inflation=None, stride_in_1x1=True
+    )
+    video = inflate(image_network, variant, include_top=False)
+    image = images(rng, side=64)
+    prepared = keras.applications.resnet.preprocess_input(
+        image.astype("float32")
+    )
+    expected = checks.numpy(image_network(prepared))
+    actual = checks.numpy(video(repeated(image, 4)))
+    assert 0 < np.std(expected) < np.inf
+    assert np.max(np.abs(actual - expected[:, None])) < 1e-4 * np.std(expected)
+
+
 def vgg_like():
     inputs = keras.Input((16, 20, 3), name="image")
     x = layers.Rescaling(1 / 255)(inputs)

@@ -284,3 +284,9 @@ def test_dropout_stands_before_the_classifier(rng):
     names = [layer.name for layer in model.layers]
     assert names[-3:] == ["dropout", "logits", "predictions"]
     assert checks.numpy(model(clip)).shape == (2, 5)
+
+
+def test_a_training_size_below_one_position_of_res5(rng):
+    variant = dataclasses.replace(SMALL, crop_size=16)
+    scores = checks.numpy(ResNet3D(variant, classes=5)(random_clip(rng)))
+    np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)
