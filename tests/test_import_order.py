@@ -20,8 +20,8 @@ MAY_IMPORT = {
     "export": _JOINING | _SIDE,
     "cli": _JOINING | _SIDE | {"detection"},
 }
-# The one kernel that keras.ops has no equal for.
-TENSORFLOW_BELOW_DATA = {"ops/normalization.py"}
+# What keras.ops has no equal for: a fused kernel, a loop of one step at a time.
+TENSORFLOW_BELOW_DATA = {"ops/chunks.py", "ops/normalization.py"}
 ONLY_IN = {
     "av": {"data/decode.py", "data/synthetic.py"},
     "matplotlib": {"visualization/figures.py"},

@@ -9,6 +9,7 @@ from keras_nonlocal.layers.batch_norm import make_norm
 from keras_nonlocal.ops import pairwise
 from keras_nonlocal.ops import pooling
 from keras_nonlocal.ops import windows
+from keras_nonlocal.ops.algorithms import check_algorithm
 
 SUB_SAMPLES = ("input", "projection", None)
 
@@ -55,6 +56,14 @@ class NonLocal(keras.layers.Layer):
             makes theta, phi and g start equal.
         data_format: `"channels_last"` or `"channels_first"`, the layout of the
             input and the output. Default: `"channels_last"`.
+        algorithm: How the operation is computed, see
+            `keras_nonlocal.ops.pairwise.pairwise_sums`: `"plain"`, or without
+            storing all pairs `"chunked"` and `"fused"` (both Gaussians),
+            `"reassociated"` (dot product) or `"sorted"` (concatenation). The
+            results are the same up to rounding. `"auto"` takes what is least
+            work.
+        chunk_size: Queries of a chunk, with `"chunked"`. Default: as many as
+            caches hold.
         **kwargs: Of `keras.layers.Layer`.
 
     Input shape:
@@ -64,7 +73,9 @@ class NonLocal(keras.layers.Layer):
     Output shape:
         That of the input.
 
-    Under a half precision policy, affinities, softmax and sums are float32.
+    Under a half precision policy, affinities, softmax and sums are float32. The
+    weights of all pairs, `(N, M)`, are stored only where that is the fastest
+    way.
 
     Example:
 
@@ -87,6 +98,8 @@ class NonLocal(keras.layers.Layer):
         out_bias=True,
         kernel_initializer=None,
         data_format="channels_last",
+        algorithm="auto",
+        chunk_size=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -97,6 +110,7 @@ class NonLocal(keras.layers.Layer):
         _check("data_format", data_format, ("channels_last", "channels_first"))
         _check_positive("inter_channels", inter_channels)
         _check_positive("temporal_group", temporal_group)
+        check_algorithm(mode, algorithm, chunk_size)
         for size in pool_size or ():
             _check_positive("pool_size", size)
         if temporal_group is not None and attention_axes != "spacetime":
@@ -118,6 +132,8 @@ class NonLocal(keras.layers.Layer):
             kernel_initializer or keras.initializers.RandomNormal(stddev=0.01)
         )
         self.data_format = data_format
+        self.algorithm = algorithm
+        self.chunk_size = chunk_size
 
     def build(self, input_shape):
         sizes, channels = self._split(input_shape)
@@ -156,8 +172,14 @@ class NonLocal(keras.layers.Layer):
         rank = len(inputs.shape)
         phi, g = self._keys(clip, rank)
         theta = clip if self.mode == "gaussian" else _apply(self.theta, clip)
-        weights = self._weights(self._fold(theta), self._fold(phi))
-        y = ops.matmul(weights, pairwise.as_accumulator(self._fold(g)))
+        y = pairwise.pairwise_sums(
+            theta=self._fold(theta),
+            phi=self._fold(phi),
+            g=self._fold(g),
+            algorithm=self.algorithm,
+            chunk_size=self.chunk_size,
+            **self._pairwise(theta.shape[-1]),
+        )
         y = windows.unfold(y, ops.shape(clip)[:-1], self.attention_axes)
         z = _apply(self.out, ops.cast(y, self.compute_dtype))
         if self.norm is not None:
@@ -206,7 +228,12 @@ class NonLocal(keras.layers.Layer):
         mask = windows.same_window(
             query, grid, self.attention_axes, self.temporal_group
         )
-        weights = self._weights(theta, windows.fold(phi), mask[None])
+        weights = pairwise.pairwise_weights(
+            theta=theta,
+            phi=windows.fold(phi),
+            mask=mask[None],
+            **self._pairwise(theta.shape[-1]),
+        )
         sizes = {5: grid, 4: grid[1:], 3: grid[:1]}[rank]
         return ops.reshape(weights, (*ops.shape(weights)[:2], *sizes))
 
@@ -266,6 +293,8 @@ class NonLocal(keras.layers.Layer):
                 self.kernel_initializer
             ),
             "data_format": self.data_format,
+            "algorithm": self.algorithm,
+            "chunk_size": self.chunk_size,
         }
 
     def _split(self, shape):
@@ -398,16 +427,14 @@ class NonLocal(keras.layers.Layer):
             phi, g = pooling.max_pool(phi, pool), pooling.max_pool(g, pool)
         return phi, g
 
-    def _weights(self, theta, phi, mask=None):
-        scaled = self.use_scale and self.mode == "embedded_gaussian"
-        return pairwise.pairwise_weights(
-            self.mode,
-            theta,
-            phi,
-            scale=theta.shape[-1] ** -0.5 if scaled else 1.0,
-            w_f=self.w_f if self.mode == "concatenation" else None,
-            mask=mask,
-        )
+    def _pairwise(self, depth):
+        """What the pairwise function takes beside its tensors."""
+        is_scaled = self.use_scale and self.mode == "embedded_gaussian"
+        return {
+            "mode": self.mode,
+            "scale": depth**-0.5 if is_scaled else 1.0,
+            "w_f": self.w_f if self.mode == "concatenation" else None,
+        }
 
     def _fold(self, x):
         return windows.fold(x, self.attention_axes, self.temporal_group)

@@ -3,10 +3,12 @@ import numpy as np
 import pytest
 
 from keras_nonlocal import NonLocal
+from keras_nonlocal.ops.algorithms import ALGORITHMS
 from tests import checks
 from tests import reference
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+IN_MODE = [(mode, name) for mode in MODES for name in ALGORITHMS[mode]]
 NUM_WEIGHTS = dict(zip(MODES, (8, 12, 12, 13), strict=True))
 SHAPES = {5: (2, 4, 5, 7, 6), 4: (2, 5, 7, 6), 3: (2, 9, 6)}
 
@@ -80,6 +82,7 @@ def test_basics(mode, rank, rng, tmp_path):
             "pool_size": (2, 3, 1),
             "use_scale": False,
         },
+        {"algorithm": "chunked", "chunk_size": 16},
     ],
 )
 def test_arguments_survive_config_and_files(arguments, rng, tmp_path):
@@ -110,6 +113,21 @@ def test_agrees_with_the_equations(mode, axes, sub_sample, rng):
     z = expected(layer, x, pool=(1, 2, 2))
     np.testing.assert_allclose(checks.numpy(layer(x)), z, rtol=1e-4, atol=1e-4)
     assert np.max(np.abs(z - x)) > 0.1
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"attention_axes": "time"}, {"temporal_group": 2}]
+)
+@pytest.mark.parametrize(("mode", "algorithm"), IN_MODE)
+def test_algorithms_agree(mode, algorithm, arguments, rng):
+    # One width for all, as a fused kernel needs.
+    arguments = {"mode": mode, "inter_channels": 6, **arguments}
+    layer = NonLocal(algorithm=algorithm, **arguments)
+    x = random_clip(rng)
+    layer.build(x.shape)
+    checks.randomize(layer)
+    z = expected(layer, x, pool=(1, 2, 2))
+    np.testing.assert_allclose(checks.numpy(layer(x)), z, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -222,16 +240,21 @@ def test_half_precision_sums_in_float32(rng):
     np.testing.assert_allclose(weights, 1 / 32, rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_half_precision_multiplies_in_float32(mode, rng, monkeypatch):
+@pytest.mark.parametrize(
+    ("mode", "algorithm"),
+    [case for case in IN_MODE if case[1] != "fused"],  # Not ours.
+)
+def test_half_precision_multiplies_in_float32(
+    mode, algorithm, rng, monkeypatch
+):
     """Affinities and sums; the projections are of rank 2."""
-    layer = NonLocal(mode, dtype="mixed_bfloat16")
+    layer = NonLocal(mode, algorithm=algorithm, dtype="mixed_bfloat16")
     layer.build(SHAPES[5])
     dtypes = []
     matmul = keras.ops.matmul
 
     def recorded(a, b):
-        if len(a.shape) == 3:
+        if len(a.shape) > 2:
             dtypes.extend(
                 keras.backend.standardize_dtype(x.dtype) for x in (a, b)
             )
@@ -267,6 +290,8 @@ def test_count_macs_by_hand():
         ({"temporal_group": 2, "attention_axes": "space"}, "temporal_group"),
         ({"data_format": "NHWC"}, "data_format"),
         ({"pool_size": (0, 2, 2)}, "pool_size"),
+        ({"algorithm": "sorted"}, "mode='embedded_gaussian'"),
+        ({"algorithm": "plain", "chunk_size": 4}, "chunk_size"),
     ],
 )
 def test_wrong_arguments(arguments, message):
