@@ -10,14 +10,15 @@ ALGORITHMS = {
     "dot_product": ("plain", "reassociated"),
     "concatenation": ("plain", "sorted"),
 }
-# Pairs up to which the weights of a softmax are stored, 150 MiB in float32:
-# computing them anew for the gradient would take longer.
-_STORED_PAIRS = 40e6
+# Pairs up to which the weights of a softmax are stored, 150 MiB in float32 on
+# TensorFlow: computing them anew for the gradient would take longer. Measured
+# on CPUs, where PyTorch has a fused kernel and JAX stores nothing fast.
+_STORED_PAIRS = {"tensorflow": 40e6, "jax": 0, "torch": 4e6}
 # Multiply-adds of the sorted form for each position and channel: two products
 # with blocks of 128.
 _SORTED_WORK = 256
-# Pairs of a chunk, 16 MiB in float32: about what caches hold.
-_CHUNK_PAIRS = 2**22
+# Pairs of a chunk, 4 MiB in float32: several such arrays fit into a cache.
+_CHUNK_PAIRS = 2**20
 _CHUNK_QUERIES = (128, 1024)
 # Queries of a chunk where the number of keys is not known.
 _CHUNK_SIZE = 512
@@ -77,9 +78,9 @@ def choose(mode, queries, keys, depth, width):
     >>> choose("dot_product", 784, 196, 512, 512)
     ('plain', True)
     """
-    if has_softmax(mode) and config.backend() == "torch" and depth == width:
-        return "fused", True
     algorithm = ALGORITHMS[mode][1]
+    if has_softmax(mode) and config.backend() == "torch" and depth == width:
+        algorithm = "fused"
     if isinstance(queries, int) and isinstance(keys, int):
         is_better = _is_better(algorithm, queries, keys, depth, width)
         return algorithm if is_better else "plain", True
@@ -96,7 +97,7 @@ def default_chunk(batch, queries, keys):
     Example:
 
     >>> default_chunk(1, 12544, 3136)
-    896
+    256
     """
     if keys is None:
         return _CHUNK_SIZE
@@ -111,8 +112,8 @@ def default_chunk(batch, queries, keys):
 
 def _is_better(algorithm, queries, keys, depth, width):
     """Whether an algorithm is less work than the plain form."""
-    if algorithm == "chunked":
-        return queries * keys > _STORED_PAIRS
+    if algorithm in ("chunked", "fused"):
+        return queries * keys > _STORED_PAIRS[config.backend()]
     if algorithm == "reassociated":
         work = (queries + keys) * depth * width
         return queries * keys * (depth + width) > work

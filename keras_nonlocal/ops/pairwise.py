@@ -51,8 +51,9 @@ def pairwise_sums(
     own on PyTorch and on some devices of JAX, the plain form on TensorFlow.
 
     `"auto"` counts. A dot product is re-associated and a concatenation sorted
-    where that is less work. A softmax is fused on PyTorch if d equals d'; else
-    it is plain up to 40 million pairs and chunked above. Where N or M is known
+    where that is less work. A softmax is plain up to a number of pairs that was
+    measured to pay (40 million on TensorFlow, 4 on PyTorch, none on JAX), and
+    chunked above, or fused on PyTorch if d equals d'. Where N or M is known
     only in the run, so is the choice.
 
     Args:
@@ -63,7 +64,7 @@ def pairwise_sums(
         scale: As of `pairwise_weights`.
         w_f: As of `pairwise_weights`.
         algorithm: `"auto"` or one of `ALGORITHMS[mode]`.
-        chunk_size: Queries of a chunk. By default about 4 million pairs.
+        chunk_size: Queries of a chunk. By default about a million pairs.
 
     Returns:
         `(batch, N, d')`, float32 (float64 for float64 inputs).
@@ -137,7 +138,7 @@ def pairwise_weights(mode, theta, phi, scale=1.0, w_f=None, mask=None):
         of_queries, of_keys = _halves(theta, phi, w_f)
         affinity = ops.relu(of_queries[..., None] + of_keys[:, None])
     else:
-        theta = theta * scale if has_softmax(mode) else theta
+        phi = phi * scale if has_softmax(mode) else phi
         affinity = ops.matmul(theta, ops.transpose(phi, (0, 2, 1)))
     if has_softmax(mode):
         if mask is not None:
@@ -178,7 +179,7 @@ def _fused(theta, phi, g, scale):
             'algorithm="fused" takes phi and g of one width. '
             f"Received: {theta.shape[-1]} and {g.shape[-1]}"
         )
-    heads = (x[:, :, None] for x in (theta * scale, phi, g))
+    heads = (x[:, :, None] for x in (theta, phi * scale, g))
     y = ops.dot_product_attention(*heads, scale=1.0)[:, :, 0]
     # PyTorch's kernel gives 0 where an affinity is not a number; x - x says so.
     of_queries = ops.sum(theta - theta, axis=-1, keepdims=True)
@@ -188,7 +189,7 @@ def _fused(theta, phi, g, scale):
 
 def _chunked(theta, phi, g, scale, size):
     size = size or default_chunk(*theta.shape[:2], phi.shape[1])
-    return softmax_sums(theta * scale, phi, g, size)
+    return softmax_sums(theta, phi * scale, g, size)
 
 
 def _count(phi):

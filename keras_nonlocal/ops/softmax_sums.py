@@ -9,8 +9,8 @@ def softmax_sums(theta, phi, g, size):
     """`sum_j softmax_j(theta_i . phi_j) g_j`, chunk by chunk of the queries.
 
     The same numbers as of the whole matrix of weights, of which `size` rows
-    exist at a time. The gradient computes these rows anew from theta and phi;
-    of the forward pass it keeps nothing but the arguments and the result.
+    exist at a time. The gradient computes these rows anew: of the forward pass
+    it keeps nothing but the arguments.
 
     Args:
         theta: Queries, `(batch, N, depth)`, float32 or float64.
@@ -31,37 +31,35 @@ def softmax_sums(theta, phi, g, size):
     @ops.custom_gradient
     def sums(theta, phi, g):
         # Laid out once, not for every chunk: the products are faster.
-        phi_rows = ops.transpose(phi, (0, 2, 1))
+        phi_columns = _transposed(phi)
 
         def forward(totals, chunks):
-            weights = _weights(chunks[0], phi_rows)
+            weights = _weights(chunks[0], phi_columns)
             return totals, [ops.matmul(weights, g)]
 
         zero = ops.zeros((), theta.dtype)
         _, (y,) = chunk_rows(forward, [zero], [theta], size)
-        # With its own place in the graph: PyTorch would see a circle, from y
-        # to its gradient and back, and keep both.
-        result = ops.stop_gradient(y)
 
         def gradient(*args, upstream=None):
             dy = args[0] if upstream is None else upstream
-            g_rows = ops.transpose(g, (0, 2, 1))
+            # Anew, lest they be kept from the forward pass.
+            phi_columns, g_columns = _transposed(phi), _transposed(g)
 
             def backward(totals, chunks):
                 """Adds to dphi and dg; gives the dtheta of a chunk."""
                 dphi, dg = totals
-                theta, y, dy = chunks
-                weights = _weights(theta, phi_rows)
-                dg = dg + _transposed_matmul(weights, dy)
-                # The mean of the change, sum_j f_ij (dy_i . g_j).
-                mean = ops.sum(y * dy, axis=-1, keepdims=True)
-                change = weights * (ops.matmul(dy, g_rows) - mean)
-                dphi = dphi + _transposed_matmul(change, theta)
+                theta, dy = chunks
+                weights = _weights(theta, phi_columns)
+                dg = dg + ops.matmul(_transposed(weights), dy)
+                change = weights * ops.matmul(dy, g_columns)
+                mean = ops.sum(change, axis=-1, keepdims=True)
+                change = change - weights * mean
+                dphi = dphi + ops.matmul(_transposed(change), theta)
                 return [dphi, dg], [ops.matmul(change, phi)]
 
             zeros = [ops.zeros_like(phi), ops.zeros_like(g)]
             (dphi, dg), (dtheta,) = chunk_rows(
-                backward, zeros, [theta, result, dy], size
+                backward, zeros, [theta, dy], size
             )
             return dtheta, dphi, dg
 
@@ -70,9 +68,9 @@ def softmax_sums(theta, phi, g, size):
     return sums(*(ops.convert_to_tensor(x) for x in (theta, phi, g)))
 
 
-def _weights(theta, phi_rows):
-    return ops.softmax(ops.matmul(theta, phi_rows), axis=-1)
+def _weights(theta, phi_columns):
+    return ops.softmax(ops.matmul(theta, phi_columns), axis=-1)
 
 
-def _transposed_matmul(x, y):
-    return ops.matmul(ops.transpose(x, (0, 2, 1)), y)
+def _transposed(x):
+    return ops.transpose(x, (0, 2, 1))
