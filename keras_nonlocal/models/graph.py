@@ -1,6 +1,9 @@
-"""What there is to know of any Keras model that has a graph."""
+"""Taking apart and rebuilding Keras models that have a graph."""
+
+import tempfile
 
 import keras
+from keras import ops
 
 
 def functional_graph(model, name=None):
@@ -27,3 +30,61 @@ def functional_graph(model, name=None):
     else:
         return None
     return keras.Model(*ends, name=name or model.name)
+
+
+def fresh_input(tensor):
+    """An input like the one that a tensor is."""
+    layer = tensor._keras_history.operation
+    # Keras 3.12 leaves `optional` out of the config.
+    config = {**layer.get_config(), "optional": layer.optional}
+    return keras.layers.InputLayer.from_config(config).output
+
+
+def copy_layer(layer):
+    """A layer set up like another, with assets but without its weights."""
+    try:
+        copy = type(layer).from_config(layer.get_config())
+    except Exception as error:
+        raise ValueError(
+            f"`model`: the layer {layer.name!r} ({type(layer).__name__}) "
+            "cannot be copied (insert_nonlocal does without a copy, with "
+            f"share_weights=True). Keras says: {error}"
+        ) from error
+    # Configs that Keras writes for a custom layer may lack it.
+    copy.name = layer.name
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            copy.load_assets(folder)
+    return copy
+
+
+def copy_state(source, target):
+    """The variables, and what layers derive from them when loaded."""
+    # The config of a Sequential lacks it.
+    if target.trainable != source.trainable:
+        target.trainable = source.trainable
+    for old, new in zip(source.variables, target.variables, strict=True):
+        # JAX gives the buffers of variables away when it trains.
+        new.assign(ops.copy(old))
+    if isinstance(source, keras.Model):
+        for old, new in zip(source.layers, target.layers, strict=True):
+            copy_state(old, new)
+    elif source.variables:
+        store: dict = {}
+        source.save_own_variables(store)
+        target.load_own_variables(
+            {key: ops.copy(value) for key, value in store.items()}
+        )
+
+
+def of_class(cls, model):
+    """A functional model as one of a class that extends `keras.Model`."""
+    try:
+        return cls(inputs=model.input, outputs=model.output, name=model.name)
+    except TypeError as error:
+        raise ValueError(
+            f"`model`: a {cls.__name__} cannot be made of `inputs` and "
+            "`outputs`. For a plain functional model, pass "
+            "keras.Model(model.inputs, model.outputs)."
+        ) from error

@@ -10,6 +10,7 @@ import dataclasses
 
 from keras import layers
 
+from keras_nonlocal.layers.convolution import Conv3D
 from keras_nonlocal.layers.pooling import MaxPooling
 from keras_nonlocal.layers.pooling import WindowAverage
 from keras_nonlocal.layers.preprocessing import ClipNormalization
@@ -193,7 +194,7 @@ def _mixed(x, filters, name):
 
 def _unit(x, filters, kernel, strides=1, *, name):
     """Convolution without bias, norm without scale, and ReLU."""
-    x = layers.Conv3D(
+    x = Conv3D(
         filters,
         kernel,
         strides=strides,
@@ -216,7 +217,7 @@ def _max_pool(x, pool_size, strides, *, name):
 def _head(x, classes, activation):
     x = WindowAverage((2, 7, 7), name="avg_pool")(x)
     x = layers.Dropout(0.5, name="dropout")(x)
-    x = layers.Conv3D(classes, 1, name="logits")(x)
+    x = Conv3D(classes, 1, name="logits")(x)
     # Half precision scores lose classes.
     x = layers.GlobalAveragePooling3D(name="mean_logits", dtype="float32")(x)
     return layers.Activation(activation, name="predictions", dtype="float32")(x)

@@ -2,14 +2,16 @@
 
 import difflib
 import re
-import tempfile
 
 import keras
-from keras import ops
 
 from keras_nonlocal.layers.network_record import NetworkRecord
 from keras_nonlocal.layers.non_local import NonLocal
+from keras_nonlocal.models.graph import copy_layer
+from keras_nonlocal.models.graph import copy_state
+from keras_nonlocal.models.graph import fresh_input
 from keras_nonlocal.models.graph import functional_graph
+from keras_nonlocal.models.graph import of_class
 
 
 def insert_nonlocal(model, after, share_weights=False, name=None, **arguments):
@@ -136,18 +138,18 @@ class _Insertion:
 
         clone = keras.models.clone_model(
             graph,
-            input_tensors=keras.tree.map_structure(_fresh_input, graph.input),
+            input_tensors=keras.tree.map_structure(fresh_input, graph.input),
             clone_function=lambda layer: self._take(layer, prefix),
             call_function=call,
         )
         if type(model) in (type(graph), keras.Sequential):
             return clone
-        return _of_class(type(model), clone)
+        return of_class(type(model), clone)
 
     def copy_state(self):
         for source, target in self.copies.values():
             if isinstance(source, keras.layers.Layer):
-                _copy_state(source, target)
+                copy_state(source, target)
 
     def _take(self, layer, prefix):
         """What stands for a layer in the result."""
@@ -157,7 +159,7 @@ class _Insertion:
         if self.share_weights:
             return layer
         if id(layer) not in self.copies:
-            self.copies[id(layer)] = (layer, _copy(layer))
+            self.copies[id(layer)] = (layer, copy_layer(layer))
         return self.copies[id(layer)][1]
 
     def _block(self, path, layer, outputs, graph):
@@ -233,51 +235,6 @@ def _matching(paths, entry):
     return found
 
 
-def _fresh_input(tensor):
-    layer = tensor._keras_history.operation
-    # Keras 3.12 leaves `optional` out of the config.
-    config = {**layer.get_config(), "optional": layer.optional}
-    return keras.layers.InputLayer.from_config(config).output
-
-
-def _copy(layer):
-    """A layer set up like another, with assets but without its weights."""
-    try:
-        copy = type(layer).from_config(layer.get_config())
-    except Exception as error:
-        raise ValueError(
-            f"`model`: the layer {layer.name!r} ({type(layer).__name__}) "
-            "cannot be copied; `share_weights=True` does without. Keras says: "
-            f"{error}"
-        ) from error
-    # Configs that Keras writes for a custom layer may lack it.
-    copy.name = layer.name
-    if hasattr(layer, "save_assets"):
-        with tempfile.TemporaryDirectory() as folder:
-            layer.save_assets(folder)
-            copy.load_assets(folder)
-    return copy
-
-
-def _copy_state(source, target):
-    """The variables, and what layers derive from them when loaded."""
-    # The config of a Sequential lacks it.
-    if target.trainable != source.trainable:
-        target.trainable = source.trainable
-    for old, new in zip(source.variables, target.variables, strict=True):
-        # JAX gives the buffers of variables away when it trains.
-        new.assign(ops.copy(old))
-    if isinstance(source, keras.Model):
-        for old, new in zip(source.layers, target.layers, strict=True):
-            _copy_state(old, new)
-    elif source.variables:
-        store: dict = {}
-        source.save_own_variables(store)
-        target.load_own_variables(
-            {key: ops.copy(value) for key, value in store.items()}
-        )
-
-
 def _check_ties(model, result, blocks):
     added = sum(len(block.variables) for block in blocks)
     before, after = len(model.variables), len(result.variables) - added
@@ -287,18 +244,6 @@ def _check_ties(model, result, blocks):
             f"undoes, {after} variables in place of {before}. Pass "
             "`share_weights=True`."
         )
-
-
-def _of_class(cls, model):
-    """A functional model as one of a class that extends `keras.Model`."""
-    try:
-        return cls(inputs=model.input, outputs=model.output, name=model.name)
-    except TypeError as error:
-        raise ValueError(
-            f"`model`: a {cls.__name__} cannot be made of `inputs` and "
-            "`outputs`. For a plain functional model, pass "
-            "keras.Model(model.inputs, model.outputs)."
-        ) from error
 
 
 def _apply(block, path, inputs):

@@ -4,6 +4,7 @@ from keras import initializers
 from keras import layers
 
 from keras_nonlocal.layers.batch_norm import make_norm
+from keras_nonlocal.layers.convolution import Conv3D
 from keras_nonlocal.layers.non_local import NonLocal
 from keras_nonlocal.layers.pooling import MaxPooling
 from keras_nonlocal.layers.pooling import PositionAverage
@@ -207,7 +208,7 @@ def _conv(
     if strided and kernel != (1, 1, 1):
         padding = tuple(k // 2 for k in kernel)
         x = layers.ZeroPadding3D(padding, name=f"{name}_pad")(x)
-    x = layers.Conv3D(
+    x = Conv3D(
         filters,
         kernel,
         strides=strides,

@@ -170,7 +170,8 @@ def _reassociated(theta, phi, g):
 
 
 def _sorted(theta, phi, g, w_f):
-    return relu_sums(*_halves(theta, phi, w_f), g / _count(phi))
+    a, b = _halves(theta, phi, w_f)
+    return relu_sums(a, b, g / _count(phi))
 
 
 def _fused(theta, phi, g, scale):
@@ -188,7 +189,8 @@ def _fused(theta, phi, g, scale):
 
 
 def _chunked(theta, phi, g, scale, size):
-    size = size or default_chunk(*theta.shape[:2], phi.shape[1])
+    batch, queries, _ = theta.shape
+    size = size or default_chunk(batch, queries, phi.shape[1])
     return softmax_sums(theta, phi * scale, g, size)
 
 
