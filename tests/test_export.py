@@ -109,3 +109,46 @@ def test_writes_nothing_that_differs(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="differs"):
         export.export_saved_model(small(), tmp_path / "served")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_frozen_graph(tmp_path, rng):
+    """Any size, the same scores; neither variables nor norms."""
+    model = small()
+    export.export_saved_model(model, tmp_path / "served", ABOUT, frozen=True)
+    assert export.read_about(tmp_path / "served") == ABOUT
+    serve = tf.saved_model.load(str(tmp_path / "served")).signatures[
+        "serving_default"
+    ]
+    (signature,) = serve.structured_input_signature[1].values()
+    assert signature.dtype == tf.uint8
+    for shape in ((1, 8, 48, 48, 3), (2, 11, 40, 64, 3)):
+        clip = random_clip(rng, shape)
+        (scores,) = serve(tf.constant(clip)).values()
+        expected = np.asarray(model(clip))
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+        assert np.std(expected) > 1e-3
+    frames, side = SMALL.minimum_size()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at least"):
+        serve(tf.zeros((1, frames, side, side - 1, 3), tf.uint8))
+    graph = serve.graph.as_graph_def()
+    nodes = [node for f in graph.library.function for node in f.node_def]
+    kinds = {node.op for node in [*graph.node, *nodes]}
+    assert {"Const", "Conv3D"} <= kinds
+    assert not kinds & {"ReadVariableOp", "VarHandleOp", "FusedBatchNormV3"}
+
+
+def test_frozen_half_precision(tmp_path, rng):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = small()
+    export.export_saved_model(model, tmp_path / "served", frozen=True)
+    loaded = tf.saved_model.load(str(tmp_path / "served"))
+    clip = random_clip(rng)
+    expected = model.predict(clip, verbose=0)
+    np.testing.assert_allclose(loaded.serve(clip), expected, rtol=0.1)
+
+
+def test_too_many_weights_for_a_graph(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_MAX_BYTES", 1000)
+    with pytest.raises(ValueError, match="`frozen` is for models of up to"):
+        export.export_saved_model(small(), tmp_path / "served", frozen=True)
+    assert list(tmp_path.iterdir()) == []

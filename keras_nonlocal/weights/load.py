@@ -276,10 +276,13 @@ def _list(items: list[str]) -> str:
 
 
 # Settings that may differ from those a file was saved with: they belong to
-# training, or to what is made of the logits.
+# training, to what is made of the logits, or to how the same is computed.
 _FREE = {
     "activation",
+    "algorithm",
+    "chunk_size",
     "dtype",
+    "lowering",
     "name",
     "norm",
     "rate",
