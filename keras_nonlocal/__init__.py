@@ -6,8 +6,10 @@ from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.layers.batch_norm import Affine
 from keras_nonlocal.layers.batch_norm import BatchNormalization
+from keras_nonlocal.layers.convolution import Conv3D
 from keras_nonlocal.layers.non_local import NonLocal
 from keras_nonlocal.layers.preprocessing import ClipNormalization
+from keras_nonlocal.models.folding import fold_batch_norm
 from keras_nonlocal.models.inception_i3d import InceptionI3D
 from keras_nonlocal.models.inflation import inflate
 from keras_nonlocal.models.insertion import insert_nonlocal
@@ -15,6 +17,9 @@ from keras_nonlocal.models.insertion import nonlocal_layers
 from keras_nonlocal.models.labels import class_names
 from keras_nonlocal.models.labels import decode_predictions
 from keras_nonlocal.models.macs import count_macs
+from keras_nonlocal.models.memory import MemoryPlan
+from keras_nonlocal.models.memory import memory_plan
+from keras_nonlocal.models.rematerialization import rematerialize
 from keras_nonlocal.models.resnet2d import IMAGE_VARIANTS
 from keras_nonlocal.models.resnet2d import ImageVariant
 from keras_nonlocal.models.resnet2d import ResNet2D
@@ -60,8 +65,10 @@ __all__ = [
     "BatchNormalization",
     "ClipNormalization",
     "ClipSpec",
+    "Conv3D",
     "ImageVariant",
     "InceptionI3D",
+    "MemoryPlan",
     "NonLocal",
     "ResNet2D",
     "ResNet3D",
@@ -74,12 +81,15 @@ __all__ = [
     "count_macs",
     "decode_predictions",
     "export_saved_model",
+    "fold_batch_norm",
     "inflate",
     "insert_nonlocal",
     "list_weights",
     "make_relation_dataset",
+    "memory_plan",
     "nonlocal_layers",
     "read_folder",
+    "rematerialize",
     "score_video",
     "train",
     "video_dataset_from_directory",

@@ -89,6 +89,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         self._track(self.moving_variance, variance)
         return outputs
 
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        """What Keras runs within `keras.RematScope`: the same as elsewhere.
+
+        A second run would update the moving statistics twice, and nothing would
+        be saved: the gradient needs no more than the input.
+        """
+        return layer_call
+
     def _track(self, moving, value):
         kept = ops.cast(moving, value.dtype) * self.momentum
         moving.assign(kept + value * (1.0 - self.momentum))

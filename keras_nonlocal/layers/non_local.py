@@ -1,17 +1,25 @@
 """The non-local block (paper, section 3.3)."""
 
+import collections
+import math
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_nonlocal.layers.batch_norm import NORMS
 from keras_nonlocal.layers.batch_norm import make_norm
+from keras_nonlocal.ops import algorithms
 from keras_nonlocal.ops import pairwise
 from keras_nonlocal.ops import pooling
 from keras_nonlocal.ops import windows
-from keras_nonlocal.ops.algorithms import check_algorithm
 
 SUB_SAMPLES = ("input", "projection", None)
+
+# Queries and keys of a clip, keys that a query sees, windows of a clip.
+_Geometry = collections.namedtuple(
+    "_Geometry", "channels depth width queries keys num_windows seen"
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_nonlocal")
@@ -110,7 +118,7 @@ class NonLocal(keras.layers.Layer):
         _check("data_format", data_format, ("channels_last", "channels_first"))
         _check_positive("inter_channels", inter_channels)
         _check_positive("temporal_group", temporal_group)
-        check_algorithm(mode, algorithm, chunk_size)
+        algorithms.check_algorithm(mode, algorithm, chunk_size)
         for size in pool_size or ():
             _check_positive("pool_size", size)
         if temporal_group is not None and attention_axes != "spacetime":
@@ -139,52 +147,26 @@ class NonLocal(keras.layers.Layer):
         sizes, channels = self._split(input_shape)
         self._check_input(input_shape, sizes, channels)
         width = self.inter_channels or max(channels // 2, 1)
-        if self.mode != "gaussian":
-            self.theta = self._projection("theta", channels, width)
-            self.phi = self._projection("phi", channels, width)
-        self.g = self._projection("g", channels, width)
-        if self.mode == "concatenation":
-            self.w_f = self.add_weight(
-                name="w_f",
-                autocast=False,  # It multiplies in float32.
-                shape=(2 * width, 1),
-                initializer=self._initializer(),
-            )
-        starts_at_zero = self.norm in ("affine", None)
-        self.out = self._projection(
-            "out",
-            width,
-            channels,
-            use_bias=self.out_bias,
-            kernel_initializer="zeros" if starts_at_zero else None,
-        )
-        if self.norm is not None:
-            self.out_norm = make_norm(
-                self.norm,
-                gamma_initializer="zeros",
-                name="norm",
-                dtype=self.dtype_policy,
-            )
-            self.out_norm.build((None, None, None, None, channels))
+        # Its own layers are computed again with the block, or not at all.
+        with keras.RematScope(mode=None):
+            self._build_parts(channels, width)
 
     def call(self, inputs, training=None):
-        clip = self._as_clip(inputs)
-        rank = len(inputs.shape)
-        phi, g = self._keys(clip, rank)
-        theta = clip if self.mode == "gaussian" else _apply(self.theta, clip)
-        y = pairwise.pairwise_sums(
-            theta=self._fold(theta),
-            phi=self._fold(phi),
-            g=self._fold(g),
-            algorithm=self.algorithm,
-            chunk_size=self.chunk_size,
-            **self._pairwise(theta.shape[-1]),
-        )
-        y = windows.unfold(y, ops.shape(clip)[:-1], self.attention_axes)
-        z = _apply(self.out, ops.cast(y, self.compute_dtype))
-        if self.norm is not None:
-            z = self.out_norm(z, training=training)
-        return inputs + self._from_clip(z, rank)
+        return self._add(inputs, self._response(inputs), training)
+
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        """What Keras runs within `keras.RematScope`.
+
+        All is computed again but the norm: a second run of it would move its
+        statistics twice.
+        """
+        rematerialized = super().rematerialized_call
+
+        def call(inputs, training=None):
+            response = rematerialized(self._response, inputs)
+            return self._add(inputs, response(inputs), training)
+
+        return call
 
     def attention(self, inputs, query):
         """The weights `f(x_i, x_j) / C(x)` of chosen queries.
@@ -247,27 +229,58 @@ class NonLocal(keras.layers.Layer):
         Returns:
             An int.
         """
-        sizes, channels = self._split(input_shape)
-        width = self.inter_channels or max(channels // 2, 1)
-        pool = self._pool_size(len(input_shape))
-        queries = keys = 1
-        for size, factor in zip(sizes, pool or (1,) * len(sizes), strict=True):
-            queries *= size
-            keys *= size // factor
-        seen = keys // self._num_windows(sizes)
+        size = self._geometry(input_shape)
         embedded = 0 if self.mode == "gaussian" else 1
-        projected = queries if self.sub_sample == "projection" else keys
+        is_late = self.sub_sample == "projection"
+        projected = size.queries if is_late else size.keys
         projections = (
-            (queries * (embedded + 1) + projected * (embedded + 1))
-            * channels
-            * width
+            (size.queries + projected)
+            * (embedded + 1)
+            * size.channels
+            * size.width
         )
-        depth = width if embedded else channels
+        pairs = size.queries * size.seen
         if self.mode == "concatenation":
-            products = (queries + keys) * width + queries * seen * width
+            products = (size.queries + size.keys + pairs) * size.width
         else:
-            products = queries * seen * (depth + width)
+            products = pairs * (size.depth + size.width)
         return (input_shape[0] or 1) * (projections + products)
+
+    def count_memory(self, input_shape, itemsize):
+        """Bytes of tensors inside the block, for `memory_plan`.
+
+        Args:
+            input_shape: With the batch size, all known.
+            itemsize: Bytes of a number in the dtype of the computation.
+
+        Returns:
+            Three ints: what the block keeps for its gradient beside its input,
+            what a call takes at its largest moment, and what the gradient
+            takes.
+        """
+        size, batch = self._geometry(input_shape), input_shape[0]
+        wide = max(itemsize, 4)  # The operation itself is float32.
+        queries, keys = batch * size.queries, batch * size.keys
+        x, y = queries * size.channels * itemsize, queries * size.width * wide
+        operands = (queries + keys) * size.depth * wide
+        operands += keys * size.width * wide
+        pooled = 0
+        if self._pool_size(len(input_shape)) is not None:
+            pooled = keys * size.channels * itemsize
+            if self.sub_sample == "projection":
+                pooled = queries * (size.depth + size.width) * itemsize
+        kept, work, change = self._count_algorithm(size, batch, wide)
+        has_norm = self.norm in ("batch", "sync_batch")
+        y_out = queries * size.width * itemsize
+        return (
+            pooled + operands + kept + y_out + has_norm * x,
+            max(
+                pooled + operands,
+                operands + work + y,
+                y_out + x * (1 + has_norm),
+            ),
+            max(x + y, operands + y + change * work, operands + 2 * x),
+        )
 
     def compute_output_shape(self, input_shape):
         sizes, channels = self._split(input_shape)
@@ -296,6 +309,56 @@ class NonLocal(keras.layers.Layer):
             "algorithm": self.algorithm,
             "chunk_size": self.chunk_size,
         }
+
+    def _build_parts(self, channels, width):
+        if self.mode != "gaussian":
+            self.theta = self._projection("theta", channels, width)
+            self.phi = self._projection("phi", channels, width)
+        self.g = self._projection("g", channels, width)
+        if self.mode == "concatenation":
+            self.w_f = self.add_weight(
+                name="w_f",
+                autocast=False,  # It multiplies in float32.
+                shape=(2 * width, 1),
+                initializer=self._initializer(),
+            )
+        starts_at_zero = self.norm in ("affine", None)
+        self.out = self._projection(
+            "out",
+            width,
+            channels,
+            use_bias=self.out_bias,
+            kernel_initializer="zeros" if starts_at_zero else None,
+        )
+        if self.norm is not None:
+            self.out_norm = make_norm(
+                self.norm,
+                gamma_initializer="zeros",
+                name="norm",
+                dtype=self.dtype_policy,
+            )
+            self.out_norm.build((None, None, None, None, channels))
+
+    def _response(self, inputs):
+        """`W_z y`, `(batch, T, H, W, C)`."""
+        clip = self._as_clip(inputs)
+        phi, g = self._keys(clip, len(inputs.shape))
+        theta = clip if self.mode == "gaussian" else _apply(self.theta, clip)
+        y = pairwise.pairwise_sums(
+            theta=self._fold(theta),
+            phi=self._fold(phi),
+            g=self._fold(g),
+            algorithm=self.algorithm,
+            chunk_size=self.chunk_size,
+            **self._pairwise(theta.shape[-1]),
+        )
+        y = windows.unfold(y, ops.shape(clip)[:-1], self.attention_axes)
+        return _apply(self.out, ops.cast(y, self.compute_dtype))
+
+    def _add(self, inputs, z, training):
+        if self.norm is not None:
+            z = self.out_norm(z, training=training)
+        return inputs + self._from_clip(z, len(inputs.shape))
 
     def _split(self, shape):
         """Sizes of the positions and the number of channels of an input."""
@@ -345,6 +408,48 @@ class NonLocal(keras.layers.Layer):
         pool = self._pool_size(rank)
         is_limited = self.attention_axes == "space" or self.temporal_group
         return rank == 5 and pool and pool[0] > 1 and bool(is_limited)
+
+    def _geometry(self, input_shape):
+        """Numbers of positions and channels of a clip."""
+        sizes, channels = self._split(input_shape)
+        width = self.inter_channels or max(channels // 2, 1)
+        pool = self._pool_size(len(input_shape)) or (1,) * len(sizes)
+        keys = math.prod(
+            size // factor for size, factor in zip(sizes, pool, strict=True)
+        )
+        num_windows = self._num_windows(sizes)
+        return _Geometry(
+            channels=channels,
+            depth=channels if self.mode == "gaussian" else width,
+            width=width,
+            queries=math.prod(sizes),
+            keys=keys,
+            num_windows=num_windows,
+            seen=keys // num_windows,
+        )
+
+    def _count_algorithm(self, size, batch, itemsize):
+        """Bytes kept, bytes of work, and how often the gradient takes these."""
+        num_windows = batch * size.num_windows
+        in_window = size.queries // size.num_windows
+        algorithm = self.algorithm
+        if algorithm == "auto":
+            algorithm, _ = algorithms.choose(
+                self.mode, in_window, size.seen, size.depth, size.width
+            )
+        if algorithm == "chunked":
+            chunk = self.chunk_size or algorithms.default_chunk(
+                num_windows, in_window, size.seen
+            )
+            return 0, num_windows * chunk * size.seen * itemsize, 3
+        if algorithm == "reassociated":
+            work = num_windows * size.depth * size.width * itemsize
+            return work, work, 1
+        if algorithm == "sorted":
+            rows = batch * (size.queries + size.keys)
+            return 0, 2 * rows * size.width * itemsize, 2
+        pairs = batch * size.queries * size.seen * itemsize
+        return pairs * (1 + (self.mode == "concatenation")), pairs, 2
 
     def _num_windows(self, sizes):
         if self.attention_axes == "time" and len(sizes) == 3:

@@ -1,6 +1,7 @@
 """What the constructors of `keras.applications` form have in common."""
 
 import dataclasses
+import functools
 
 import keras
 from keras import layers
@@ -147,6 +148,22 @@ def same_network(one, other):
     )
 
 
+def outside_remat_scope(function):
+    """Makes what a function builds ignore a `keras.RematScope` around it.
+
+    In such a scope only non-local blocks are to be computed again. A
+    convolution or a norm keeps its input in any case, so that computing it
+    again alone saves nothing; several layers of Keras fail there.
+    """
+
+    @functools.wraps(function)
+    def build(*args, **kwargs):
+        with keras.RematScope(mode=None):
+            return function(*args, **kwargs)
+
+    return build
+
+
 def pool(x, pooling):
     """What follows the trunk of a network without top."""
     if pooling is None:
@@ -157,6 +174,7 @@ def pool(x, pooling):
     return layer(name=f"{pooling}_pool")(x)
 
 
+@outside_remat_scope
 def make_model(inputs, outputs, name, checkpoint=None, variant=None):
     """The model from the user's input to the network's output, filled.
 

@@ -154,6 +154,7 @@ def _check_shape(channels, shape):
         )
 
 
+@applications.outside_remat_scope
 def _trunk(x):
     """Conv3d_1a_7x7 to Mixed_5c."""
     x = _unit(x, 64, 7, strides=2, name="Conv3d_1a_7x7")
@@ -214,6 +215,7 @@ def _max_pool(x, pool_size, strides, *, name):
     return MaxPooling(pool_size, strides, padding="same", name=name)(x)
 
 
+@applications.outside_remat_scope
 def _head(x, classes, activation):
     x = WindowAverage((2, 7, 7), name="avg_pool")(x)
     x = layers.Dropout(0.5, name="dropout")(x)

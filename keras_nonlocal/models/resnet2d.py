@@ -150,11 +150,7 @@ def ResNet2D(
         x = ClipNormalization(variant.mean, variant.std, name="normalize")(x)
     x = _trunk(applications.record(x, variant), variant)
     if include_top:
-        x = layers.GlobalAveragePooling2D(name="pool5")(x)
-        x = layers.Dense(classes, name="logits")(x)
-        x = layers.Activation(
-            classifier_activation, dtype="float32", name="predictions"
-        )(x)
+        x = _head(x, classes, classifier_activation)
     else:
         x = applications.pool(x, pooling)
     if name is None:
@@ -188,6 +184,7 @@ def _trunk(x, variant):
     return x
 
 
+@applications.outside_remat_scope
 def _bottleneck(x, variant, stage, block):
     """1x1, 3x3 and 1x1 convolutions around which the input is added."""
     name, index = f"{stage}_{block}", STAGES.index(stage)
@@ -219,6 +216,7 @@ def _bottleneck(x, variant, stage, block):
     return layers.ReLU(name=name)(x)
 
 
+@applications.outside_remat_scope
 def _conv(
     x,
     variant,
@@ -246,3 +244,10 @@ def _conv(
     )(x)
     x = make_norm(variant.norm, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if activation else x
+
+
+@applications.outside_remat_scope
+def _head(x, classes, activation):
+    x = layers.GlobalAveragePooling2D(name="pool5")(x)
+    x = layers.Dense(classes, name="logits")(x)
+    return layers.Activation(activation, dtype="float32", name="predictions")(x)

@@ -148,6 +148,7 @@ def _trunk(x, variant):
     return x
 
 
+@applications.outside_remat_scope
 def _bottleneck(x, variant, stage, block):
     """1x1x1, 3x3 and 1x1x1 convolutions around which the input is added."""
     name = f"{stage}_{block}"
@@ -188,6 +189,7 @@ def _bottleneck(x, variant, stage, block):
     return layers.ReLU(name=name)(x)
 
 
+@applications.outside_remat_scope
 def _conv(
     x,
     variant,
@@ -238,6 +240,7 @@ def _non_local(x, variant, stage, block):
     )(x)
 
 
+@applications.outside_remat_scope
 def _head(x, variant, classes, activation):
     # The window is what res5 covers at the training size, at least a position.
     window = max(variant.crop_size // (16 * variant.res5_stride), 1)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_nonlocal.data.sampling import ClipSpec
+from keras_nonlocal.models.rematerialization import UNITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,9 @@ class TrainConfig:
         seed: Seed of weights, order and augmentation.
         weights: What to start from instead of random weights, as the argument
             of `ResNet3D`; the classifier starts anew.
+        rematerialize: What is computed again in the backward pass instead of
+            being kept, to train in less memory: `"norms"` or `"blocks"`, as
+            `keras_nonlocal.rematerialize` says. The results are the same.
     """
 
     clip: ClipSpec
@@ -37,6 +41,7 @@ class TrainConfig:
     flip: bool = True
     seed: int = 0
     weights: str | None = None
+    rematerialize: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "learning_rate"):
@@ -45,6 +50,11 @@ class TrainConfig:
                     f"TrainConfig: `{name}` must be positive. "
                     f"Received: {getattr(self, name)!r}"
                 )
+        if self.rematerialize not in (None, *UNITS):
+            raise ValueError(
+                f"TrainConfig: `rematerialize` must be one of {UNITS} or None. "
+                f"Received: {self.rematerialize!r}"
+            )
         if not 0 <= self.warmup < 1:
             raise ValueError(
                 "TrainConfig: `warmup` must be a share of the steps, from 0 "

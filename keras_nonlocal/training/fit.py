@@ -17,9 +17,13 @@ from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.evaluation.intervals import wilson_interval
 from keras_nonlocal.models import pretrained
 from keras_nonlocal.models.macs import count_macs
+from keras_nonlocal.models.memory import memory_plan
+from keras_nonlocal.models.rematerialization import rematerialize
 from keras_nonlocal.models.resnet3d import ResNet3D
 from keras_nonlocal.models.variants import Variant
 from keras_nonlocal.training.config import TrainConfig
+from keras_nonlocal.training.machine import available_memory
+from keras_nonlocal.training.optimizers import SGD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +87,8 @@ def train(
     """Trains a network with `fit` and tests it.
 
     The same arguments give the same weights, clips and order. Videos that
-    cannot be read are skipped, counted and reported.
+    cannot be read are skipped, counted and reported. What a step will take in
+    memory is logged before, with a warning if the machine has less.
 
     Args:
         name: Of the network, for files and tables.
@@ -121,13 +126,17 @@ def train(
         model = _network(variant, train_videos, None)
         if config.weights is not None:
             _start_from(config.weights, model, variant)
-        _compile(model, config, steps * config.epochs, strategy)
+        fitted = model
+        if config.rematerialize is not None:
+            fitted = rematerialize(model, config.rematerialize)
+        _compile(fitted, config, steps * config.epochs, strategy)
+    _log_memory(model, config, strategy.num_replicas_in_sync)
     start = time.monotonic()
     with warnings.catch_warnings():
         # A test video that cannot be read makes the pass shorter than Keras
         # expects. It is in `skips`; no training is interrupted.
         warnings.filterwarnings("ignore", message="Your input ran out of data")
-        history = model.fit(
+        history = fitted.fit(
             train_data,
             epochs=config.epochs,
             steps_per_epoch=steps,
@@ -199,12 +208,48 @@ def _compile(
         warmup_steps=warmup,
     )
     model.compile(
-        keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+        SGD(rate, momentum=0.9, nesterov=True),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         # Compiled by XLA, variables of the replicas end on the wrong device.
         jit_compile=False if strategy.num_replicas_in_sync > 1 else "auto",
     )
+
+
+def _log_memory(model: keras.Model, config: TrainConfig, replicas: int) -> None:
+    """Logs the memory plan of a replica, and whether there is as much."""
+    budget = available_memory()
+    if budget is not None:
+        # The float32 weights are there already, once for each replica.
+        budget = budget // replicas + 4 * model.count_params()
+    plan = memory_plan(
+        model,
+        -(-config.batch_size // replicas),
+        config.clip.num_frames,
+        config.crop_size,
+        training=True,
+        budget=budget,
+        rematerialize=config.rematerialize,
+    )
+    logging.info("%s", plan)
+    if budget is not None and plan.total > budget:
+        logging.warning(
+            "Training is likely to run out of memory: a step with %d clips is "
+            "predicted to take %.2f GB on each of %d replicas, and there are "
+            "%.2f GB. The largest `batch_size` that should fit is %d%s.",
+            config.batch_size,
+            plan.total / 1e9,
+            replicas,
+            budget / 1e9,
+            plan.largest_batch * replicas,
+            _advice(config),
+        )
+
+
+def _advice(config: TrainConfig) -> str:
+    if config.rematerialize == "blocks":
+        return ""
+    return '; more with rematerialize="blocks"'
 
 
 def _check_finite(name: str, history: dict[str, list[float]]) -> None:

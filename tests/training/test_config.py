@@ -11,6 +11,7 @@ from keras_nonlocal import TrainConfig
         {"epochs": -1},
         {"learning_rate": float("nan")},
         {"warmup": 1.0},
+        {"rematerialize": "layers"},
     ],
 )
 def test_wrong_settings(changes):

@@ -13,6 +13,7 @@ from keras_nonlocal import ResNet3D
 from keras_nonlocal import Variant
 from keras_nonlocal import VideoList
 from keras_nonlocal import train
+from keras_nonlocal.training import fit
 from tests import checks
 
 TINY = Variant(depth=26, width=4, num_nonlocal=1, stem="stride1")
@@ -108,6 +109,34 @@ def test_a_file_read_in_part_is_tested_where_it_can_be(
     result = train("tiny", TINY, config, both, both, tmp_path)
     assert set(result.skipped) == {str(awkward)}
     assert result.tested == len(result.scores) == 17
+
+
+def test_plans_its_memory_and_can_save_it(videos, config, tmp_path, caplog):
+    """Recomputing blocks trains as well as without; the plan is logged."""
+    config = dataclasses.replace(config, epochs=1, rematerialize="blocks")
+    with caplog.at_level("INFO"):
+        result = train("tiny", TINY, config, videos, videos, tmp_path)
+    assert "training step with blocks computed again" in caplog.text
+    assert "likely to run out" not in caplog.text
+    plain = dataclasses.replace(config, rematerialize=None)
+    expected = train("tiny", TINY, plain, videos, videos, tmp_path).history
+    np.testing.assert_allclose(
+        result.history["loss"], expected["loss"], rtol=1e-3
+    )
+    saved = keras.models.load_model(tmp_path / "model.keras")
+    assert [layer.name for layer in saved.layers] == [
+        layer.name for layer in result.model.layers
+    ]
+
+
+def test_warns_of_too_little_memory(
+    videos, config, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(fit, "available_memory", lambda: 500_000)
+    config = dataclasses.replace(config, epochs=1)
+    train("tiny", TINY, config, videos, videos, tmp_path)
+    assert "largest `batch_size` that should fit is" in caplog.text
+    assert 'rematerialize="blocks"' in caplog.text
 
 
 def test_lists_of_other_classes_are_refused(videos, config, tmp_path):
