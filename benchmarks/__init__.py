@@ -1,0 +1,1 @@
+"""Speed and memory of this package against named peers: `make benchmark`."""
