@@ -48,6 +48,22 @@ def test_frozen_layer_uses_and_keeps_its_statistics(rng):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.parametrize("mode", ["full", "larger_than"])
+def test_statistics_move_once_where_layers_run_twice(mode, rng):
+    x = rng.normal(2.0, 3.0, SHAPES[1]).astype("float32")
+    entry = keras.Input(SHAPES[1][1:])
+    plain = keras.Model(entry, BatchNormalization()(entry))
+    with keras.RematScope(mode=mode):
+        norm = BatchNormalization()
+    twice = keras.Model(entry, norm(entry))
+    for model in (plain, twice):
+        checks.randomize(model)
+        model.compile("sgd", "mse", jit_compile=False)
+        model.train_on_batch(x, x)
+    for one, other in zip(twice.weights, plain.weights, strict=True):
+        np.testing.assert_array_equal(checks.numpy(one), checks.numpy(other))
+
+
 @pytest.mark.parametrize("cls", [BatchNormalization, Affine])
 def test_basics(cls, rng, tmp_path):
     checks.run_layer_test(
