@@ -141,12 +141,18 @@ class NonLocal(keras.layers.Layer):
         )
         self.data_format = data_format
         self.algorithm = algorithm
-        self.chunk_size = chunk_size
+        self.chunk_size = None if chunk_size is None else int(chunk_size)
 
     def build(self, input_shape):
         sizes, channels = self._split(input_shape)
         self._check_input(input_shape, sizes, channels)
         width = self.inter_channels or max(channels // 2, 1)
+        is_fused = (self.mode, self.algorithm) == ("gaussian", "fused")
+        if is_fused and width != channels:
+            raise ValueError(
+                'algorithm="fused" takes phi and g of one width: pass '
+                f"inter_channels={channels}. Received: {width}"
+            )
         # Its own layers are computed again with the block, or not at all.
         with keras.RematScope(mode=None):
             self._build_parts(channels, width)
@@ -439,7 +445,7 @@ class NonLocal(keras.layers.Layer):
             )
         if algorithm == "chunked":
             chunk = self.chunk_size or algorithms.default_chunk(
-                num_windows, in_window, size.seen
+                in_window, size.seen
             )
             return 0, num_windows * chunk * size.seen * itemsize, 3
         if algorithm == "reassociated":

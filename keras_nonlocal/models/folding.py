@@ -13,9 +13,8 @@ from keras_nonlocal.layers.network_record import NetworkRecord
 from keras_nonlocal.layers.non_local import NonLocal
 from keras_nonlocal.models.graph import copy_layer
 from keras_nonlocal.models.graph import copy_state
-from keras_nonlocal.models.graph import fresh_input
 from keras_nonlocal.models.graph import functional_graph
-from keras_nonlocal.models.graph import of_class
+from keras_nonlocal.models.graph import rebuild
 
 _NORMS = (layers.BatchNormalization, BatchNormalization, Affine)
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -222,18 +221,12 @@ class _Folding:
             outputs = layer(*args, **kwargs)
             if id(layer) in self.folded and not has_record:
                 has_record = True
-                return _new_record({}, dtype=layer.dtype_policy)(outputs)
+                name = _free_name("folded", graph)
+                record = _new_record({}, name=name, dtype=layer.dtype_policy)
+                return record(outputs)
             return outputs
 
-        clone = keras.models.clone_model(
-            graph,
-            input_tensors=keras.tree.map_structure(fresh_input, graph.input),
-            clone_function=lambda layer: self._take(layer, model),
-            call_function=call,
-        )
-        if type(model) in (type(graph), keras.Sequential):
-            return clone
-        return of_class(type(model), clone)
+        return rebuild(model, lambda layer: self._take(layer, model), call)
 
     def copy_state(self):
         for source, target in self.copies.values():
@@ -315,7 +308,14 @@ def _is_foldable(node, calls):
 def _new_record(network, training=None, **kwargs):
     kind = network.get("kind", "model")
     network = {**network, "kind": f"{kind} with folded batch norms"}
-    return FoldedRecord(network, training, **{"name": "folded", **kwargs})
+    return FoldedRecord(network, training, **kwargs)
+
+
+def _free_name(name, graph):
+    taken = {op.name for op in graph.operations}
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _fold(source, target, norm):
@@ -324,11 +324,11 @@ def _fold(source, target, norm):
     if isinstance(source, NonLocal):
         for name in ("theta", "phi", "g"):
             if hasattr(source, name):
-                part = getattr(source, name)
-                getattr(target, name).set_weights(part.get_weights())
+                copy_state(getattr(source, name), getattr(target, name))
         if hasattr(source, "w_f"):
             target.w_f.assign(source.w_f)
         source, target = source.out, target.out
+        target.trainable = source.trainable
     scale, shift = _scale_and_shift(norm)
     if isinstance(source, _SEPARABLE):
         target.depthwise_kernel.assign(source.depthwise_kernel)

@@ -32,12 +32,25 @@ def functional_graph(model, name=None):
     return keras.Model(*ends, name=name or model.name)
 
 
-def fresh_input(tensor):
-    """An input like the one that a tensor is."""
-    layer = tensor._keras_history.operation
-    # Keras 3.12 leaves `optional` out of the config.
-    config = {**layer.get_config(), "optional": layer.optional}
-    return keras.layers.InputLayer.from_config(config).output
+def rebuild(model, copy, call, name=None):
+    """A model of the same class and inputs, built anew.
+
+    Args:
+        model: A functional model or a built `keras.Sequential`.
+        copy: From a layer to the one in its place.
+        call: From the latter and its arguments to what it gives.
+        name: Of the result. Default: that of `model`.
+    """
+    graph = functional_graph(model, name)
+    clone = keras.models.clone_model(
+        graph,
+        input_tensors=keras.tree.map_structure(fresh_input, graph.input),
+        clone_function=copy,
+        call_function=call,
+    )
+    if type(model) in (type(graph), keras.Sequential):
+        return clone
+    return _of_class(type(model), clone)
 
 
 def copy_layer(layer):
@@ -78,7 +91,7 @@ def copy_state(source, target):
         )
 
 
-def of_class(cls, model):
+def _of_class(cls, model):
     """A functional model as one of a class that extends `keras.Model`."""
     try:
         return cls(inputs=model.input, outputs=model.output, name=model.name)
@@ -88,3 +101,11 @@ def of_class(cls, model):
             "`outputs`. For a plain functional model, pass "
             "keras.Model(model.inputs, model.outputs)."
         ) from error
+
+
+def fresh_input(tensor):
+    """An input like the one that a tensor is."""
+    layer = tensor._keras_history.operation
+    # Keras 3.12 leaves `optional` out of the config.
+    config = {**layer.get_config(), "optional": layer.optional}
+    return keras.layers.InputLayer.from_config(config).output

@@ -9,9 +9,8 @@ from keras_nonlocal.layers.network_record import NetworkRecord
 from keras_nonlocal.layers.non_local import NonLocal
 from keras_nonlocal.models.graph import copy_layer
 from keras_nonlocal.models.graph import copy_state
-from keras_nonlocal.models.graph import fresh_input
 from keras_nonlocal.models.graph import functional_graph
-from keras_nonlocal.models.graph import of_class
+from keras_nonlocal.models.graph import rebuild
 
 
 def insert_nonlocal(model, after, share_weights=False, name=None, **arguments):
@@ -136,15 +135,9 @@ class _Insertion:
                 blocks[path] = self._block(path, layer, outputs, graph)
             return _apply(blocks[path], path, outputs)
 
-        clone = keras.models.clone_model(
-            graph,
-            input_tensors=keras.tree.map_structure(fresh_input, graph.input),
-            clone_function=lambda layer: self._take(layer, prefix),
-            call_function=call,
+        return rebuild(
+            model, lambda layer: self._take(layer, prefix), call, name
         )
-        if type(model) in (type(graph), keras.Sequential):
-            return clone
-        return of_class(type(model), clone)
 
     def copy_state(self):
         for source, target in self.copies.values():

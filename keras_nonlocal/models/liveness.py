@@ -16,22 +16,15 @@ from keras_nonlocal.layers.pooling import PositionAverage
 from keras_nonlocal.layers.pooling import PositionPooling
 from keras_nonlocal.layers.pooling import WindowAverage
 from keras_nonlocal.layers.preprocessing import ClipNormalization
+from keras_nonlocal.models.macs import KERNEL_LAYERS
 from keras_nonlocal.models.rematerialization import count_consumers
 from keras_nonlocal.models.rematerialization import find_units
+from keras_nonlocal.models.rematerialization import group_inputs
 from keras_nonlocal.models.rematerialization import input_tensors
 
 _NUM_LARGEST = 5
 
-_KERNELS = (
-    layers.Conv1D,
-    layers.Conv2D,
-    layers.Conv3D,
-    layers.DepthwiseConv1D,
-    layers.DepthwiseConv2D,
-    layers.SeparableConv1D,
-    layers.SeparableConv2D,
-    layers.Dense,
-)
+_KERNELS = (*KERNEL_LAYERS, layers.SeparableConv1D, layers.SeparableConv2D)
 # The gradient of these takes their input.
 _KEEP_INPUT = (
     *_KERNELS,
@@ -373,20 +366,10 @@ class Step:
         if (id(op), "cast") in self.ledger.buffers:
             self.ledger.drop((id(op), "cast"))
 
-    def _entries(self, group):
-        produced = {id(op.output) for op in group}
-        entries = {
-            id(x): x
-            for op in group
-            for x in input_tensors(op)
-            if id(x) not in produced
-        }
-        return list(entries.values())
-
     def _hold_entries(self, op, group):
         """Keeps what a group is computed again from."""
         held = self.held.setdefault(id(group[-1]), {})
-        outer = {id(tensor) for tensor in self._entries(group)}
+        outer = {id(tensor) for tensor in group_inputs(group)}
         for tensor in input_tensors(op):
             if id(tensor) in outer - held.keys():
                 held[id(tensor)] = self.buffer[id(tensor)]
@@ -394,7 +377,7 @@ class Step:
 
     def _recompute(self, group):
         """The second run of a group, from copies that TensorFlow makes."""
-        ledger, last, entries = self.ledger, group[-1], self._entries(group)
+        ledger, last, entries = self.ledger, group[-1], group_inputs(group)
         for op in group:
             self._copy_weights(op)
         # What the last operation gives is needed only if its gradient takes it.

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import layers
 
-_KERNEL_LAYERS = (
+KERNEL_LAYERS = (
     layers.Conv1D,
     layers.Conv2D,
     layers.Conv3D,
@@ -70,7 +70,7 @@ def _leaves(model):
 
 
 def _is_counted(layer):
-    if hasattr(layer, "count_macs") or isinstance(layer, _KERNEL_LAYERS):
+    if hasattr(layer, "count_macs") or isinstance(layer, KERNEL_LAYERS):
         return True
     if any(len(weight.shape) > 1 for weight in layer.weights):
         raise ValueError(

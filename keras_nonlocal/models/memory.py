@@ -1,6 +1,7 @@
 """Predicting the memory that a network takes on TensorFlow."""
 
 import dataclasses
+import numbers
 
 import keras
 
@@ -167,7 +168,7 @@ def memory_plan(
 
 
 def _check_positive(name, value):
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(
             f"`{name}` must be a positive integer. Received: {value!r}"
         )
@@ -196,8 +197,8 @@ def _graph(model):
 
 
 def _clip_shape(graph, frames, size):
-    height, width = (size, size) if isinstance(size, int) else size
-    sizes = (height, width) if frames is None else (frames, height, width)
+    sides = (size, size) if isinstance(size, numbers.Integral) else tuple(size)
+    sizes = sides if frames is None else (frames, *sides)
     for value in sizes:
         _check_positive("frames` and `size", value)
     expected = graph.inputs[0].shape

@@ -3,18 +3,12 @@
 import keras
 from keras import layers
 
+from keras_nonlocal.models.graph import fresh_input
 from keras_nonlocal.models.graph import functional_graph
+from keras_nonlocal.models.macs import KERNEL_LAYERS
 
 UNITS = ("norms", "blocks")
 
-_KERNELS = (
-    layers.Conv1D,
-    layers.Conv2D,
-    layers.Conv3D,
-    layers.DepthwiseConv1D,
-    layers.DepthwiseConv2D,
-    layers.Dense,
-)
 _PADDINGS = (
     layers.ZeroPadding1D,
     layers.ZeroPadding2D,
@@ -98,7 +92,7 @@ def find_units(graph, units):
     chains = (
         _leading_chain(op, producers, consumers)
         for op in graph.operations
-        if isinstance(op, _KERNELS) or _is_pooling(op)
+        if isinstance(op, KERNEL_LAYERS) or _is_pooling(op)
     )
     return [chain for chain in chains if len(chain) > 1]
 
@@ -107,8 +101,16 @@ def count_consumers(graph):
     """How often each tensor of a functional model is used, by its id.
 
     Raises:
-        ValueError: If a layer has other tensors than those of this model.
+        ValueError: If a layer has other tensors than those of this model, or
+            an operation several outputs.
     """
+    for op in graph.operations:
+        count = len(keras.tree.flatten(op.output))
+        if count != 1:
+            raise ValueError(
+                "`model` must have operations of one output each. Received: "
+                f"{op.name!r} with {count}"
+            )
     consumers = {
         id(tensor): 0
         for op in graph.operations
@@ -130,6 +132,18 @@ def input_tensors(op):
     """What an operation of a functional model takes, a list."""
     is_entry = isinstance(op, layers.InputLayer)
     return [] if is_entry else keras.tree.flatten(op.input)
+
+
+def group_inputs(group):
+    """The tensors that a group of operations takes from outside, a list."""
+    produced = {id(op.output) for op in group}
+    entries = {
+        id(tensor): tensor
+        for op in group
+        for tensor in input_tensors(op)
+        if id(tensor) not in produced
+    }
+    return list(entries.values())
 
 
 def _is_pooling(op):
@@ -185,10 +199,7 @@ def _rebuild(graph, groups):
     """The model with each group as one layer."""
     inside = {id(op) for group in groups for op in group}
     last = {id(group[-1]): group for group in groups}
-    inputs = keras.tree.map_structure(
-        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name),
-        graph.input,
-    )
+    inputs = keras.tree.map_structure(fresh_input, graph.input)
     fresh = {
         id(old): new
         for old, new in zip(
@@ -216,13 +227,7 @@ def _rebuild(graph, groups):
 
 
 def _recomputed(group, fresh):
-    produced = {id(op.output) for op in group}
-    entries = {
-        id(tensor): tensor
-        for op in group
-        for tensor in input_tensors(op)
-        if id(tensor) not in produced
-    }
+    entries = {id(tensor): tensor for tensor in group_inputs(group)}
     segment = keras.Model(list(entries.values()), group[-1].output)
     layer = Recomputed(segment, name=f"recomputed_{group[-1].name}")
     return layer([fresh[key] for key in entries])
@@ -252,22 +257,30 @@ class Recomputed(layers.Layer):
         others = list(self.segment.non_trainable_variables)
         num_trainable = len(trainable)
         num_state = num_trainable + len(others)
+        # Regularizers of weights come last; the segment answers for them.
+        num_regularizers = sum(
+            variable.regularizer is not None for variable in trainable
+        )
 
         def run(*tensors):
-            output, state = self.segment.stateless_call(
+            output, state, losses = self.segment.stateless_call(
                 list(tensors[:num_trainable]),
                 list(tensors[num_trainable:num_state]),
                 list(tensors[num_state:]),
                 training=True,
+                return_losses=True,
             )
-            return output, *state
+            losses = losses[: len(losses) - num_regularizers]
+            return output, *state, *losses
 
         # Copies of what is written to below: PyTorch writes in place.
         state = [variable.value for variable in trainable]
         state += [keras.ops.copy(variable.value) for variable in others]
-        output, *updated = keras.remat(run)(*state, *inputs)
-        for variable, value in zip(others, updated, strict=True):
+        output, *others_and_losses = keras.remat(run)(*state, *inputs)
+        for variable, value in zip(others, others_and_losses, strict=False):
             variable.assign(value)
+        for loss in others_and_losses[len(others) :]:
+            self.add_loss(loss)
         return output
 
     def compute_output_spec(self, inputs, training=None):

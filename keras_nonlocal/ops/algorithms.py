@@ -1,5 +1,7 @@
 """Which algorithm computes the non-local operation: a choice by counting."""
 
+import numbers
+
 from keras import config
 from keras import ops
 
@@ -10,14 +12,16 @@ ALGORITHMS = {
     "dot_product": ("plain", "reassociated"),
     "concatenation": ("plain", "sorted"),
 }
-# Pairs up to which the weights of a softmax are stored, 150 MiB in float32 on
-# TensorFlow: computing them anew for the gradient would take longer. Measured
-# on CPUs, where PyTorch has a fused kernel and JAX stores nothing fast.
+# Pairs of a clip (or of a window, if it has several) up to which the weights of
+# a softmax are stored, 150 MiB in float32 on TensorFlow: computing them anew
+# for the gradient would take longer. Measured on CPUs, where PyTorch has a
+# fused kernel and JAX stores nothing fast.
 _STORED_PAIRS = {"tensorflow": 40e6, "jax": 0, "torch": 4e6}
 # Multiply-adds of the sorted form for each position and channel: two products
 # with blocks of 128.
 _SORTED_WORK = 256
-# Pairs of a chunk, 4 MiB in float32: several such arrays fit into a cache.
+# Pairs of a chunk of a clip, 4 MiB in float32: several such arrays fit into a
+# cache.
 _CHUNK_PAIRS = 2**20
 _CHUNK_QUERIES = (128, 1024)
 # Queries of a chunk where the number of keys is not known.
@@ -45,7 +49,8 @@ def check_algorithm(mode, algorithm, chunk_size):
         )
     if chunk_size is None:
         return
-    if int(chunk_size) != chunk_size or chunk_size < 1:
+    is_int = isinstance(chunk_size, numbers.Integral)
+    if not is_int or isinstance(chunk_size, bool) or chunk_size < 1:
         raise ValueError(
             "`chunk_size` must be a positive integer or None. "
             f"Received: {chunk_size!r}"
@@ -89,21 +94,21 @@ def choose(mode, queries, keys, depth, width):
     return algorithm, _is_better(algorithm, queries, keys, depth, width)
 
 
-def default_chunk(batch, queries, keys):
-    """Queries of a chunk; sizes may be `None`.
+def default_chunk(queries, keys):
+    """Queries of a chunk. What is no int is not known.
 
     A divisor of the queries, if there is one: nothing is padded then.
 
     Example:
 
-    >>> default_chunk(1, 12544, 3136)
+    >>> default_chunk(12544, 3136)
     256
     """
-    if keys is None:
+    if not isinstance(keys, int):
         return _CHUNK_SIZE
     least, most = _CHUNK_QUERIES
-    size = min(max(_CHUNK_PAIRS // ((batch or 1) * keys), least), most)
-    if queries is None:
+    size = min(max(_CHUNK_PAIRS // keys, least), most)
+    if not isinstance(queries, int):
         return size
     first = -(-queries // size)
     even = (n for n in range(first, 2 * first) if queries % n == 0)

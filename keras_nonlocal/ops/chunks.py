@@ -52,11 +52,7 @@ def _join(x, rows):
 
 def _scan(function, totals, arrays, count, num_results):
     del count, num_results
-    return ops.scan(
-        lambda totals, chunks: function(totals, chunks),
-        totals,
-        [ops.moveaxis(x, 1, 0) for x in arrays],
-    )
+    return ops.scan(function, totals, [ops.moveaxis(x, 1, 0) for x in arrays])
 
 
 def _tensorflow_loop(function, totals, arrays, count, num_results):

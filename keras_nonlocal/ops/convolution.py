@@ -124,17 +124,21 @@ def convolve(
         x = x[:, :: strides[0]] if strides[0] > 1 else x
         batch, frames, height, width, channels = ops.shape(x)
         x = ops.reshape(x, (batch * frames, height, width, channels))
-        y = ops.conv(x, kernel[0], tuple(strides[1:]), padding)
+        y = _conv(x, kernel[0], tuple(strides[1:]), padding)
         y = _finish(y, bias, activation)
         return ops.reshape(y, (batch, frames, *ops.shape(y)[1:]))
     if max(strides[1:]) > 1:
         x = x[:, :, :: strides[1], :: strides[2]]
     batch, frames, height, width, channels = ops.shape(x)
     x = ops.reshape(x, (batch, frames, height * width, channels))
-    y = ops.conv(x, kernel[:, 0], (strides[0], 1), padding)
+    y = _conv(x, kernel[:, 0], (strides[0], 1), padding)
     y = _finish(y, bias, activation)
     _, frames, _, filters = ops.shape(y)
     return ops.reshape(y, (batch, frames, height, width, filters))
+
+
+def _conv(x, kernel, strides, padding):
+    return ops.conv(x, kernel, strides, padding, data_format="channels_last")
 
 
 def _finish(y, bias, activation):

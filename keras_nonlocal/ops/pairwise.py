@@ -64,7 +64,8 @@ def pairwise_sums(
         scale: As of `pairwise_weights`.
         w_f: As of `pairwise_weights`.
         algorithm: `"auto"` or one of `ALGORITHMS[mode]`.
-        chunk_size: Queries of a chunk. By default about a million pairs.
+        chunk_size: Queries of a chunk. By default about a million pairs
+            of each clip or window.
 
     Returns:
         `(batch, N, d')`, float32 (float64 for float64 inputs).
@@ -189,8 +190,7 @@ def _fused(theta, phi, g, scale):
 
 
 def _chunked(theta, phi, g, scale, size):
-    batch, queries, _ = theta.shape
-    size = size or default_chunk(batch, queries, phi.shape[1])
+    size = size or default_chunk(theta.shape[1], phi.shape[1])
     return softmax_sums(theta, phi * scale, g, size)
 
 

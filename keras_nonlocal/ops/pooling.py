@@ -35,14 +35,18 @@ def max_pool(x, pool_size, strides=None, padding="valid"):
     batch, frames, height, width, channels = ops.shape(x)
     if tuple(pool_size[1:]) + tuple(strides[1:]) != (1, 1, 1, 1):
         x = ops.reshape(x, (-1, height, width, channels))
-        x = ops.max_pool(x, pool_size[1:], strides[1:], padding=padding)
+        x = _max_pool(x, pool_size[1:], strides[1:], padding)
         _, height, width, _ = ops.shape(x)
         x = ops.reshape(x, (batch, frames, height, width, channels))
     if (pool_size[0], strides[0]) != (1, 1):
         x = ops.reshape(x, (batch, frames, height * width, channels))
-        x = ops.max_pool(x, (pool_size[0], 1), (strides[0], 1), padding=padding)
+        x = _max_pool(x, (pool_size[0], 1), (strides[0], 1), padding)
         x = ops.reshape(x, (batch, -1, height, width, channels))
     return x
+
+
+def _max_pool(x, pool_size, strides, padding):
+    return ops.max_pool(x, pool_size, strides, padding, "channels_last")
 
 
 def check_fits(sizes, pool_size):

@@ -68,7 +68,10 @@ def _sums_and_slopes(a, b, g):
     # with a result that says so.
     is_finite = ops.isfinite(b)
     knots = ops.where(is_finite, -b, 0.0)
-    defect = ops.where(ops.all(is_finite, axis=1, keepdims=True), 0.0, np.nan)
+    is_sound = ops.logical_and(
+        ops.all(is_finite, axis=1), ops.all(ops.isfinite(g), axis=(1, 2))
+    )
+    defect = ops.where(is_sound, 0.0, np.nan)[:, None]
     order = ops.argsort(knots, axis=1)
     knots, rows = _pad(_take(knots, order), _take(g, order))
     sums, slopes = _prefix_sums(knots, rows)
@@ -99,8 +102,8 @@ def _prefix_sums(knots, rows):
     """
     batch, count = ops.shape(knots)
     width = rows.shape[-1]
-    knots = ops.reshape(knots, (batch, -1, _BLOCK))
-    rows = ops.reshape(rows, (batch, -1, _BLOCK, width))
+    knots = ops.reshape(knots, (batch, count // _BLOCK, _BLOCK))
+    rows = ops.reshape(rows, (batch, count // _BLOCK, _BLOCK, width))
     ends = knots[..., -1]
     before = ops.concatenate([ends[:, :1], ends[:, :-1]], axis=1)
     totals = ops.sum(rows, axis=2)

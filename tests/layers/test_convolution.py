@@ -122,3 +122,22 @@ def test_training_compiled_and_rematerialised(rng):
             assert np.max(np.abs(new - old)) > 1e-3
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [(1, 3, 3), (3, 1, 1)])
+def test_keras_own_image_format_does_not_matter(kernel, rng):
+    clip = rng.normal(size=(1, 4, 4, 4, 4)).astype("float32")
+    layer = Conv3D(
+        6,
+        kernel,
+        padding="same",
+        lowering="conv2d",
+        data_format="channels_last",
+    )
+    expected = checks.numpy(layer(clip))
+    keras.config.set_image_data_format("channels_first")
+    try:
+        actual = checks.numpy(layer(clip))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    np.testing.assert_array_equal(actual, expected)

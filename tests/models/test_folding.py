@@ -287,3 +287,17 @@ def test_weights_of_other_models_do_not_pass_either(tmp_path):
     with pytest.raises(ValueError):
         model.load_weights(other)
     assert sum(isinstance(x, FoldedRecord) for x in folded.layers) == 1
+
+
+def test_taken_names_and_frozen_parts(rng):
+    entry = keras.Input((6, 6, 4))
+    block = NonLocal(name="folded")
+    x = block(layers.BatchNormalization()(layers.Conv2D(4, 1)(entry)))
+    model = keras.Model(entry, x)
+    block.theta.trainable = False
+    block.out.trainable = False
+    images = rng.normal(size=(2, 6, 6, 4)).astype("float32")
+    assert_folds(model, images)
+    folded = fold_batch_norm(model).get_layer("folded")
+    names = [weight.path.split("/")[-2] for weight in folded.trainable_weights]
+    assert names == ["phi", "phi", "g", "g"]

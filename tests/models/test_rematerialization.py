@@ -76,6 +76,22 @@ def test_trains_as_without(dtype, tolerance, images):
             np.testing.assert_allclose(one, other, rtol=0, atol=bound)
 
 
+def test_losses_inside_are_kept(images):
+    layers = keras.layers
+    entry = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, kernel_regularizer="l2")(entry)
+    x = layers.ReLU(activity_regularizer="l2")(BatchNormalization()(x))
+    x = layers.Conv2D(4, 3, kernel_regularizer="l2")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(entry, layers.Dense(3, "softmax")(x))
+    checks.randomize(model, scale=0.3)
+    before = model.get_weights()
+    _, losses = train(model, model, images)
+    model.set_weights(before)
+    _, actual = train(model, rematerialize(model, "norms"), images)
+    np.testing.assert_allclose(actual, losses, rtol=1e-4)
+
+
 def test_same_layers_and_results(images, tmp_path):
     model = network()
     names = [layer.name for layer in model.layers]
@@ -143,6 +159,9 @@ def test_refuses_what_it_cannot_take_apart():
     x = shared(norm(shared(entry)))
     with pytest.raises(ValueError, match="each layer once"):
         rematerialize(keras.Model(entry, x), "norms")
+    parts = keras.ops.split(entry, 3, axis=-1)
+    with pytest.raises(ValueError, match="one output each. Received: 'split"):
+        rematerialize(keras.Model(entry, parts[0]), "norms")
 
 
 @pytest.mark.skipif(
@@ -163,18 +182,18 @@ def test_networks_in_a_remat_scope(scope, again, rng, monkeypatch):
         "_response",
         lambda self, inputs: calls.append(self) or respond(self, inputs),
     )
+    keras.utils.set_random_seed(0)
     plain = ResNet3D(TINY, classes=3)
     checks.randomize(plain, scale=0.1)
+    keras.utils.set_random_seed(0)
     with keras.RematScope(**scope):
         model = ResNet3D(TINY, classes=3)
     model.set_weights(plain.get_weights())
     clips = rng.uniform(0, 255, (2, 4, 32, 32, 3)).astype("float32")
     calls.clear()
-    keras.utils.set_random_seed(0)
     expected, losses = train(plain, plain, clips)
     traced = len(calls)
     calls.clear()
-    keras.utils.set_random_seed(0)
     actual, losses_in_scope = train(model, model, clips)
     # Keras traces the step twice, each block once or twice in it.
     assert traced == 4
