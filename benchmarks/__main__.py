@@ -21,6 +21,9 @@ flags.DEFINE_bool("memory", True, "Whether to measure peak memory.")
 flags.DEFINE_float(
     "scale", 1.0, "Multiplies the minutes after which no case is begun."
 )
+flags.DEFINE_bool(
+    "resume", False, "Keep what the files have; measure what is missing."
+)
 flags.DEFINE_string("machine", harness.machine_slug(), "Name for the files.")
 flags.DEFINE_string(
     "out", str(harness.ROOT / "benchmarks" / "results"), "Folder of results."
@@ -42,6 +45,7 @@ def main(_: list[str]) -> None:
             quick=FLAGS.quick,
             memory=FLAGS.memory,
             scale=FLAGS.scale,
+            resume=FLAGS.resume,
         )
     for path in report.write(FLAGS.out):
         print(f"wrote {path}")

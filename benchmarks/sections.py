@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import pathlib
 
 from benchmarks import harness
 from benchmarks import networks
@@ -27,12 +29,14 @@ class Context:
         quick: Whether this is a trial.
         memory: Whether to measure peak memory.
         scale: Multiplies the minutes of each section.
+        known: Rows by name that were measured before and are taken over.
     """
 
     peaks: dict[str, float]
     quick: bool
     memory: bool
     scale: float
+    known: dict[str, dict]
 
     def run(self, cases, settings):
         """The rows of cases, as far as they are, after each step."""
@@ -43,15 +47,15 @@ class Context:
             settings = dataclasses.replace(settings, seconds=1.0, rounds=(2, 3))
         if not self.memory:
             cases = [dataclasses.replace(case, memory=None) for case in cases]
-        return harness.run(
-            cases,
-            settings,
-            self.peaks,
-            functools.partial(print, flush=True),
-        )
+        known = [self.known[x.name] for x in cases if x.name in self.known]
+        yield known
+        left = [case for case in cases if case.name not in self.known]
+        show = functools.partial(print, flush=True)
+        for rows in harness.run(left, settings, self.peaks, show):
+            yield [*known, *rows]
 
 
-def measure(name, path, quick=False, memory=True, scale=1.0):
+def measure(name, path, quick=False, memory=True, scale=1.0, resume=False):
     """Measures a section and writes its file after each step.
 
     Args:
@@ -60,7 +64,9 @@ def measure(name, path, quick=False, memory=True, scale=1.0):
         quick: Small sizes and few rounds.
         memory: Whether to measure peak memory.
         scale: Multiplies the minutes after which no case is begun.
+        resume: Take over what the file has and measure only what is missing.
     """
+    known = _measured(path) if resume else {}
     print(f"{name}: matmul peak", flush=True)
     peaks, matmul = harness.measure_peaks(
         harness.Settings(seconds=1.0 if quick else 8.0, rounds=(3, 10))
@@ -80,6 +86,17 @@ def measure(name, path, quick=False, memory=True, scale=1.0):
         "complete": False,
         "cases": [],
     }
-    for rows in SECTIONS[name](Context(peaks, quick, memory, scale)):
+    for rows in SECTIONS[name](Context(peaks, quick, memory, scale, known)):
         harness.write_json(path, {**result, "cases": rows})
     harness.write_json(path, {**result, "complete": True, "cases": rows})
+
+
+def _measured(path):
+    """Rows of a file of results by name, those with at least one time."""
+    path = pathlib.Path(path)
+    rows = json.loads(path.read_text())["cases"] if path.exists() else []
+    return {
+        row["name"]: row
+        for row in rows
+        if any(side["status"] == "ok" for side in row["sides"])
+    }
