@@ -88,7 +88,7 @@ def train(
 
     The same arguments give the same weights, clips and order. Videos that
     cannot be read are skipped, counted and reported. What a step will take in
-    memory is logged before, with a warning if the machine has less.
+    memory is printed before, with a warning if the machine has less.
 
     Args:
         name: Of the network, for files and tables.
@@ -130,7 +130,7 @@ def train(
         if config.rematerialize is not None:
             fitted = rematerialize(model, config.rematerialize)
         _compile(fitted, config, steps * config.epochs, strategy)
-    _log_memory(model, config, strategy.num_replicas_in_sync)
+    _print_memory(model, config, strategy.num_replicas_in_sync)
     start = time.monotonic()
     with warnings.catch_warnings():
         # A test video that cannot be read makes the pass shorter than Keras
@@ -216,8 +216,10 @@ def _compile(
     )
 
 
-def _log_memory(model: keras.Model, config: TrainConfig, replicas: int) -> None:
-    """Logs the memory plan of a replica, and whether there is as much."""
+def _print_memory(
+    model: keras.Model, config: TrainConfig, replicas: int
+) -> None:
+    """Prints the memory plan of a replica; warns if there is less."""
     budget = available_memory()
     if budget is not None:
         # The float32 weights are there already, once for each replica.
@@ -231,7 +233,7 @@ def _log_memory(model: keras.Model, config: TrainConfig, replicas: int) -> None:
         budget=budget,
         rematerialize=config.rematerialize,
     )
-    logging.info("%s", plan)
+    print(plan, flush=True)
     if budget is not None and plan.total > budget:
         logging.warning(
             "Training is likely to run out of memory: a step with %d clips is "

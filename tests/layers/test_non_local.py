@@ -115,9 +115,7 @@ def test_agrees_with_the_equations(mode, axes, sub_sample, rng):
     assert np.max(np.abs(z - x)) > 0.1
 
 
-@pytest.mark.parametrize(
-    "arguments", [{}, {"attention_axes": "time"}, {"temporal_group": 2}]
-)
+@pytest.mark.parametrize("arguments", [{}, {"temporal_group": 2}])
 @pytest.mark.parametrize(("mode", "algorithm"), IN_MODE)
 def test_algorithms_agree(mode, algorithm, arguments, rng):
     # One width for all, as a fused kernel needs.
