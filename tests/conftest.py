@@ -15,9 +15,14 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _SHARED = "KERAS_NONLOCAL_SHARED"
 
 
-def pytest_collection_finish():
-    # Half a million objects of imported modules stay to the end: the collection
-    # after every test, a third of a second each, need not look at them.
+@pytest.fixture(scope="session", autouse=True)
+def _frozen_modules():
+    """Keeps the collection after every test from walking all modules.
+
+    That takes a third of a second for half a million objects which stay.
+    """
+    keras.utils.set_random_seed(0)  # Imports TensorFlow with any backend.
+    gc.collect()
     gc.freeze()
 
 
@@ -31,7 +36,7 @@ def shared():
 
 
 @pytest.fixture(autouse=True)
-def _fresh_state():
+def _fresh_state(_frozen_modules):
     """Seeds, names and policy do not leak from one test to the next."""
     keras.utils.set_random_seed(0)
     policy = keras.config.dtype_policy()
