@@ -1,9 +1,31 @@
 """`VideoList`: the videos of a split and their classes, before decoding."""
 
+import collections
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something in a data set's files that is not as it should be.
+
+    Attributes:
+        kind: What is wrong, a few words that are the same for every case:
+            "missing file", "unknown label".
+        where: The file, or the place in an annotation.
+        detail: What was expected and what was found, if more is known.
+    """
+
+    kind: str
+    where: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.kind}"
+        return f"{text} ({self.detail})" if self.detail else text
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -11,24 +33,44 @@ class VideoList:
     """Paths and labels of a set of videos.
 
     Args:
-        paths: One file name per video.
+        paths: One file name per video; that of a folder for a video that lies
+            on disk as pictures of its frames.
         labels: One class number per video, integers in
-            `[0, len(class_names))`; kept as a read-only int32 array of shape
-            `(len(paths),)`.
+            `[0, len(class_names))`, kept as a read-only int32 array of shape
+            `(len(paths),)`. Or, where a video may have any number of classes,
+            zeros and ones of shape `(len(paths), len(class_names))`, kept as
+            float32. `None` stands for what `actions` say.
         class_names: The name of every class, in the order of the numbers.
+        segments: The part of each file that is the video, start and end in
+            seconds, kept as a read-only float64 array of shape
+            `(len(paths), 2)`. NaN as an end is the end of the file. `None`:
+            all of every file.
+        actions: What happens when, for videos of several classes: for each an
+            array of shape `(number of actions, 3)` of class number, start and
+            end in seconds of the file.
+        problems: What the annotations have that this list leaves out or has
+            mended.
 
     Raises:
-        ValueError: If the lengths disagree, a label is not a class number or
-            there are no class names.
+        ValueError: If the lengths disagree, a label is not a class number, a
+            segment ends before it starts or there are no class names.
 
     >>> videos = VideoList(("a.mp4", "b.mp4"), [1, 0], ("jump", "run"))
     >>> len(videos), videos.labels.dtype
     (2, dtype('int32'))
+    >>> several = VideoList(
+    ...     ("a.mp4",), None, ("jump", "run"), actions=[[[1, 0.0, 2.5]]]
+    ... )
+    >>> several.labels
+    array([[0., 1.]], dtype=float32)
     """
 
     paths: tuple[str, ...]
     labels: np.ndarray
     class_names: tuple[str, ...]
+    segments: np.ndarray | None = None
+    actions: tuple[np.ndarray, ...] | None = None
+    problems: tuple[Problem, ...] = ()
 
     def __post_init__(self) -> None:
         names = tuple(self.class_names)
@@ -37,14 +79,53 @@ class VideoList:
                 "`class_names` must be one or more non-empty names. "
                 f"Received: class_names={names}"
             )
-        # The one way to set a field of a frozen dataclass.
-        object.__setattr__(self, "paths", tuple(self.paths))
-        object.__setattr__(self, "class_names", names)
-        labels = _checked_labels(self.labels, len(self.paths), len(names))
-        object.__setattr__(self, "labels", labels)
+        paths, actions = tuple(self.paths), self.actions
+        if actions is not None:
+            actions = _checked_actions(actions, len(paths), len(names))
+        if self.labels is None and actions is not None:
+            labels = _classes_of(actions, len(names))
+        else:
+            labels = _checked_labels(self.labels, len(paths), len(names))
+        fields = {
+            "paths": paths,
+            "class_names": names,
+            "labels": labels,
+            "segments": _checked_segments(self.segments, len(paths)),
+            "actions": actions,
+            "problems": tuple(self.problems),
+        }
+        for name, value in fields.items():
+            # The one way to set a field of a frozen dataclass.
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a video may have any number of classes."""
+        return self.labels.ndim == 2
+
+    def problem_counts(self) -> dict[str, int]:
+        """Number of problems of each kind.
+
+        >>> missing = Problem("missing file", "b.mp4")
+        >>> VideoList(("a.mp4",), [0], ("x",), problems=[missing]
+        ... ).problem_counts()
+        {'missing file': 1}
+        """
+        return dict(collections.Counter(x.kind for x in self.problems))
+
+    def existing(self) -> "VideoList":
+        """The videos whose files exist; the others are among the problems."""
+        there = np.array([os.path.exists(path) for path in self.paths], bool)
+        missing = tuple(
+            Problem("missing file", path)
+            for path, exists in zip(self.paths, there, strict=True)
+            if not exists
+        )
+        kept = self.subset(np.flatnonzero(there))
+        return dataclasses.replace(kept, problems=self.problems + missing)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "VideoList":
         """The videos at `indices`, in that order, with the same classes.
@@ -54,13 +135,22 @@ class VideoList:
         ('b.mp4',)
         """
         indices = np.asarray(indices, "int64")
-        paths = tuple(self.paths[i] for i in indices)
-        return VideoList(paths, self.labels[indices], self.class_names)
+        segments, actions = self.segments, self.actions
+        return VideoList(
+            tuple(self.paths[i] for i in indices),
+            self.labels[indices],
+            self.class_names,
+            None if segments is None else segments[indices],
+            None if actions is None else tuple(actions[i] for i in indices),
+            self.problems,
+        )
 
     def split(
         self, fraction: float, seed: int = 0
     ) -> "tuple[VideoList, VideoList]":
         """Splits every class at random, `fraction` of it to the second list.
+
+        Videos of several classes are split by the first of theirs.
 
         A class of two or more videos has at least one on each side; the one
         video of a class of one goes to the first list. Both lists keep the
@@ -88,8 +178,11 @@ class VideoList:
             )
         rng = np.random.default_rng(seed)
         second = np.zeros(len(self), bool)
-        for label in range(len(self.class_names)):
-            members = np.flatnonzero(self.labels == label)
+        labels = self.labels
+        if self.multi_label:
+            labels = np.where(labels.any(axis=1), labels.argmax(axis=1), -1)
+        for label in np.unique(labels):
+            members = np.flatnonzero(labels == label)
             count = min(
                 max(round(fraction * len(members)), 1), len(members) - 1
             )
@@ -105,10 +198,12 @@ def _checked_labels(
     labels: np.ndarray, num_videos: int, num_classes: int
 ) -> np.ndarray:
     labels = np.asarray(labels)
+    if labels.ndim == 2:
+        return _checked_many_hot(labels, num_videos, num_classes)
     if labels.shape != (num_videos,):
         raise ValueError(
-            f"`labels` must have shape ({num_videos},), one for each path. "
-            f"Received: shape {labels.shape}"
+            f"`labels` must have shape ({num_videos},), one for each path, or "
+            f"({num_videos}, {num_classes}). Received: shape {labels.shape}"
         )
     # An empty Python list is an array of floats.
     if num_videos and not np.issubdtype(labels.dtype, np.integer):
@@ -120,6 +215,76 @@ def _checked_labels(
             f"`labels` must be in [0, {num_classes}), the numbers of "
             f"`class_names`. Received: {labels.min()} to {labels.max()}"
         )
-    labels = labels.astype("int32")
-    labels.setflags(write=False)
-    return labels
+    return _read_only(labels, "int32")
+
+
+def _checked_many_hot(
+    labels: np.ndarray, num_videos: int, num_classes: int
+) -> np.ndarray:
+    if labels.shape != (num_videos, num_classes):
+        raise ValueError(
+            "`labels` of several classes must have shape "
+            f"({num_videos}, {num_classes}). Received: shape {labels.shape}"
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(
+            "`labels` of several classes must be zeros and ones. "
+            f"Received: {np.unique(labels)}"
+        )
+    return _read_only(labels, "float32")
+
+
+def _checked_segments(
+    segments: np.ndarray | None, num_videos: int
+) -> np.ndarray | None:
+    if segments is None:
+        return None
+    segments = np.asarray(segments, "float64").reshape(-1, 2)
+    start, end = segments.T
+    # An end that is NaN is open; a start must be a time.
+    fine = np.isfinite(start) & (start >= 0) & ~(end <= start)
+    if len(segments) != num_videos or not fine.all():
+        wrong = segments[~fine][:3].tolist()
+        raise ValueError(
+            f"`segments` must be {num_videos} pairs of seconds with 0 <= start "
+            f"< end. Received: {len(segments)} pairs, wrong ones: {wrong}"
+        )
+    return _read_only(segments, "float64")
+
+
+def _checked_actions(
+    actions: Sequence[np.ndarray], num_videos: int, num_classes: int
+) -> tuple[np.ndarray, ...]:
+    if len(actions) != num_videos:
+        raise ValueError(
+            f"`actions` must have {num_videos} arrays, one for each path. "
+            f"Received: {len(actions)}"
+        )
+    checked = []
+    for number, rows in enumerate(actions):
+        rows = _read_only(np.reshape(rows, (-1, 3)), "float64")
+        classes, start, end = rows.T
+        known = np.isin(classes, np.arange(num_classes)).all()
+        if not known or not (start < end).all():
+            raise ValueError(
+                "`actions` must have rows of a class number in "
+                f"[0, {num_classes}) and seconds with start < end. Received "
+                f"for video {number}: {rows.tolist()}"
+            )
+        checked.append(rows)
+    return tuple(checked)
+
+
+def _classes_of(
+    actions: tuple[np.ndarray, ...], num_classes: int
+) -> np.ndarray:
+    labels = np.zeros((len(actions), num_classes))
+    for row, video in zip(labels, actions, strict=True):
+        row[video[:, 0].astype(int)] = 1
+    return _read_only(labels, "float32")
+
+
+def _read_only(values: np.ndarray, dtype: str) -> np.ndarray:
+    values = np.array(values, dtype)
+    values.setflags(write=False)
+    return values

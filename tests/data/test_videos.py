@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from keras_nonlocal.data.videos import Problem
 from keras_nonlocal.data.videos import VideoList
 
 
@@ -71,3 +72,71 @@ def test_split_depends_on_the_seed_only():
 def test_split_refuses_other_fractions(fraction):
     with pytest.raises(ValueError, match="`fraction`"):
         make([4]).split(fraction)
+
+
+def several(**changes):
+    arguments = {
+        "paths": ("x", "y", "z"),
+        "labels": None,
+        "class_names": ("a", "b", "c"),
+        "actions": [[[1, 0.0, 2.0], [2, 1.0, 3.0]], [], [[0, 4.0, 5.0]]],
+        "segments": [[0.0, 9.0], [1.0, np.nan], [2.0, 3.0]],
+    }
+    return VideoList(**arguments | changes)
+
+
+def test_several_classes_are_those_of_the_actions():
+    videos = several()
+    assert videos.multi_label
+    assert videos.labels.tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
+    assert videos.labels.dtype == np.float32
+    given = np.eye(3)
+    assert several(labels=given).labels.tolist() == given.tolist()
+
+
+def test_subset_keeps_segments_actions_and_problems():
+    problem = Problem("missing file", "w", "listed in train.csv")
+    part = several(problems=[problem]).subset([2, 1])
+    assert part.paths == ("z", "y")
+    np.testing.assert_array_equal(part.segments, [[2, 3], [1, np.nan]])
+    assert [len(rows) for rows in part.actions] == [1, 0]
+    assert part.problem_counts() == {"missing file": 1}
+    assert str(problem) == "w: missing file (listed in train.csv)"
+
+
+def test_split_of_several_classes():
+    labels = np.repeat([[1, 0], [0, 1], [0, 0]], 4, axis=0)
+    paths = tuple(str(i) for i in range(12))
+    videos = VideoList(paths, labels, ("a", "b"))
+    train, validation = videos.split(0.25)
+    assert validation.labels.tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert sorted(train.paths + validation.paths) == sorted(paths)
+
+
+def test_existing_lists_what_is_missing(tmp_path):
+    there = tmp_path / "there.mp4"
+    there.touch()
+    missing = str(tmp_path / "missing.mp4")
+    videos = VideoList((missing, str(there)), [0, 1], ("a", "b")).existing()
+    assert videos.paths == (str(there),)
+    assert videos.labels.tolist() == [1]
+    assert videos.problems == (Problem("missing file", missing),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": np.zeros((3, 2))}, r"must have shape \(3, 3\)"),
+        ({"labels": np.full((3, 3), 0.5)}, "must be zeros and ones"),
+        ({"actions": [[]]}, "`actions` must have 3 arrays"),
+        ({"actions": [[[3, 0, 1]], [], []]}, "class number in .*video 0"),
+        ({"actions": [[], [[1, 2, 2]], []]}, "start < end.*video 1"),
+        ({"segments": [[0, 1]]}, "3 pairs of seconds.*Received: 1 pairs"),
+        ({"segments": [[0, 1], [2, 2], [0, 1]]}, r"wrong ones: \[\[2.0, 2.0\]"),
+        ({"segments": [[0, 1], [np.nan, 2], [0, 1]]}, "wrong ones"),
+        ({"segments": [[0, 1], [-1, 2], [0, 1]]}, "wrong ones"),
+    ],
+)
+def test_says_what_is_wrong_with_times(changes, message):
+    with pytest.raises(ValueError, match=message):
+        several(**changes)
