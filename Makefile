@@ -23,13 +23,15 @@ define add_real_weights
 endef
 
 .PHONY: help demo test lint doctest-and-tests backends wheel benchmark \
-    test-oldest format clean
+    test-oldest test-tfio test-beam format clean
 
 help:
 	@echo "make demo         train, compare and export two small networks"
 	@echo "make test         everything CI runs"
 	@echo "make benchmark    speed and memory against other packages (25 minutes)"
 	@echo "make test-oldest  the tests on the oldest supported versions"
+	@echo "make test-tfio    the decoders with tensorflow-io, on TensorFlow 2.17"
+	@echo "make test-beam    shards written by Apache Beam"
 	@echo "make format       format the code"
 	@echo "make clean        remove environments and build products"
 
@@ -82,6 +84,17 @@ benchmark: .venv/benchmark/ready
 test-oldest: .venv/oldest/ready
 	.venv/oldest/bin/python -m pytest
 
+# tensorflow-io's operations need libraries of FFmpeg 4, which systems have not
+# any more. Python up to 3.12.
+FFMPEG4 = .venv/tfio/ffmpeg4:$(wildcard .venv/tfio/lib/python3*/site-packages/decord.libs)
+test-tfio: .venv/tfio/ready
+	LD_LIBRARY_PATH=$(FFMPEG4) .venv/tfio/bin/python -c \
+	    "from keras_nonlocal.data.decoders import tensorflow_io as t; t._decode_video()"
+	LD_LIBRARY_PATH=$(FFMPEG4) .venv/tfio/bin/python -m pytest -q tests/data/decoders
+
+test-beam: .venv/beam/ready
+	.venv/beam/bin/python -m pytest -q tests/data/test_beam.py
+
 format: .venv/test/ready
 	.venv/test/bin/ruff check --fix .
 	.venv/test/bin/ruff format .
@@ -112,4 +125,21 @@ clean:
 	.venv/oldest/bin/python -m pip install --quiet \
 	    -c requirements/oldest.txt -e '.[plot]' pytest
 	$(call add_real_weights,$@)
+	touch $@
+
+.venv/beam/ready: $(SOURCES) requirements/beam.txt
+	$(make_venv)
+	.venv/beam/bin/python -m pip install --quiet -c requirements/beam.txt \
+	    -e '.[beam]' pytest
+	touch $@
+
+# decord brings FFmpeg 4, under names that tensorflow-io does not look for.
+.venv/tfio/ready: $(SOURCES) requirements/tfio.txt
+	$(make_venv)
+	.venv/tfio/bin/python -m pip install --quiet -c requirements/tfio.txt \
+	    -e '.[tfio]' 'tensorflow<2.18' decord pillow pytest
+	mkdir -p .venv/tfio/ffmpeg4
+	for file in .venv/tfio/lib/python3*/site-packages/decord.libs/lib[as][vw]*; do \
+	    name=$$(basename $$file | sed -E 's/-[0-9a-f]+(\.so\.[0-9]+).*/\1/'); \
+	    ln -sf $$(realpath $$file) .venv/tfio/ffmpeg4/$$name; done
 	touch $@

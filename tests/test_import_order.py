@@ -23,8 +23,18 @@ MAY_IMPORT = {
 # What keras.ops has no equal for: a fused kernel, a loop of one step at a time.
 TENSORFLOW_BELOW_DATA = {"ops/chunks.py", "ops/normalization.py"}
 ONLY_IN = {
-    "av": {"data/decode.py", "data/synthetic.py"},
+    "apache_beam": {"data/beam.py"},
+    "av": {
+        "data/auditing/video.py",
+        "data/decode.py",
+        "data/decoders/frame_folder.py",
+        "data/synthetic.py",
+        "data/transcode.py",
+    },
+    "keras_cv": {"data/keras_cv_layers.py"},
     "matplotlib": {"visualization/figures.py"},
+    "pyarrow": {"data/readers/table.py"},
+    "tensorflow_io": {"data/decoders/tensorflow_io.py"},
 }
 
 

@@ -22,6 +22,13 @@ flags.DEFINE_integer("top", 5, "Classes to print.")
 flags.mark_flag_as_required("model")
 
 
+def _clip(about: str | dict) -> ClipSpec:
+    """The clips of training; exports of earlier versions say "32x2"."""
+    return (
+        ClipSpec(**about) if isinstance(about, dict) else ClipSpec.parse(about)
+    )
+
+
 def main(argv: list[str]) -> None:
     show_own_notes_only()
     paths = argv[1:]
@@ -34,6 +41,7 @@ def main(argv: list[str]) -> None:
             f"{FLAGS.model} does not say its {', '.join(sorted(missing))}: "
             "give them to export_saved_model as `about`"
         )
+    clip = _clip(about["clip"])
     model = tf.saved_model.load(FLAGS.model)
     unreadable = 0
     for path in paths:
@@ -42,7 +50,7 @@ def main(argv: list[str]) -> None:
             scores = score_video(
                 model.serve,
                 path,
-                ClipSpec.parse(about["clip"]),
+                clip,
                 num_clips=FLAGS.clips,
                 crop_size=about["crop_size"],
                 short_side=about["short_side"],

@@ -2,9 +2,10 @@
 
     python -m keras_nonlocal.cli.train --data videos --out runs/mine
 
-The folder holds one folder of videos for each class. A share of every class is
-held out. Leaves `index.html`, `results.json` and for each network a `.keras`
-file and a SavedModel that `keras_nonlocal.cli.predict` takes.
+--data is a folder with one folder of videos for each class, or a list in any of
+the known formats with one class a video. A share of every class is held out.
+Leaves `index.html`, `results.json` and for each network a `.keras` file and a
+SavedModel that `keras_nonlocal.cli.predict` takes.
 """
 
 import pathlib
@@ -12,17 +13,21 @@ import pathlib
 from absl import app
 from absl import flags
 
+from keras_nonlocal.cli import clip_flags
+from keras_nonlocal.cli import data_flags
 from keras_nonlocal.cli import show_own_notes_only
-from keras_nonlocal.data.readers.folder import read_folder
-from keras_nonlocal.data.sampling import ClipSpec
+from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.models.variants import VARIANTS
 from keras_nonlocal.models.variants import Variant
-from keras_nonlocal.training.config import TrainConfig
 from keras_nonlocal.training.run import run
 from keras_nonlocal.weights.lookup import find
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("data", None, "Folder of class-named folders of videos.")
+flags.adopt_module_key_flags(data_flags)
+clip_flags.define(
+    clip="8x8", batch_size=16, crop_size=112, short_side=(128, 160)
+)
+flags.adopt_module_key_flags(clip_flags)
 flags.DEFINE_string("out", "runs/train", "Folder to write to.")
 flags.DEFINE_list(
     "variants",
@@ -37,15 +42,14 @@ flags.DEFINE_string(
     "shows, kinetics400, or a file. The classifier starts anew.",
 )
 flags.DEFINE_float("held_out", 0.2, "Share of every class to test on.")
-flags.DEFINE_string("clip", "8x8", "Frames x step between them.")
-flags.DEFINE_integer("batch_size", 16, "Clips of a step.")
-flags.DEFINE_integer("epochs", 30, "Passes over the training videos.")
+flags.DEFINE_integer(
+    "epochs", 30, "Passes over the training videos.", lower_bound=1
+)
 flags.DEFINE_float("learning_rate", 0.05, "Peak learning rate.")
-flags.DEFINE_integer("crop_size", 112, "Side of the clips, in pixels.")
-flags.DEFINE_list("short_side", ["128", "160"], "Range of the short side.")
 flags.DEFINE_boolean("flip", True, "Mirror half of the training clips.")
-flags.DEFINE_integer("seed", 0, "Seed of weights, split and augmentation.")
-flags.mark_flag_as_required("data")
+flags.DEFINE_integer(
+    "seed", 0, "Seed of weights, split and augmentation.", lower_bound=0
+)
 
 
 def _networks() -> dict[str, Variant]:
@@ -71,23 +75,50 @@ def _networks() -> dict[str, Variant]:
     return {name: found.network}
 
 
+def _split(videos: VideoList) -> tuple[VideoList, VideoList]:
+    """Videos to train and to test on."""
+    if videos.multi_label:
+        raise app.UsageError(
+            "--data must have one class a video to train on. Received: "
+            f"{FLAGS.data}, whose videos may have several"
+        )
+    try:
+        train_videos, test_videos = videos.split(FLAGS.held_out, FLAGS.seed)
+    except ValueError as error:
+        raise app.UsageError(f"--held_out: {error}") from error
+    for use, part, least in (
+        ("train on, those of a step", train_videos, FLAGS.batch_size),
+        ("hold out", test_videos, 1),
+    ):
+        if len(part) < least:
+            raise app.UsageError(
+                f"--data must have {least} or more videos to {use}. Received: "
+                f"{len(part)} of {len(videos)} with "
+                f"--held_out={FLAGS.held_out}"
+            )
+    return train_videos, test_videos
+
+
+def _left_out(videos: VideoList) -> list[str]:
+    """What is wrong with the list, and how often."""
+    return [
+        f"{kind}: {count}" for kind, count in videos.problem_counts().items()
+    ]
+
+
 def main(_: list[str]) -> None:
     show_own_notes_only()
     networks = _networks()
-    videos = read_folder(FLAGS.data)
-    train_videos, test_videos = videos.split(FLAGS.held_out, FLAGS.seed)
-    smallest, largest = (int(side) for side in FLAGS.short_side)
-    config = TrainConfig(
-        clip=ClipSpec.parse(FLAGS.clip),
-        batch_size=FLAGS.batch_size,
+    config = clip_flags.config(
+        FLAGS.clip,
         epochs=FLAGS.epochs,
         learning_rate=FLAGS.learning_rate,
-        crop_size=FLAGS.crop_size,
-        short_side=(smallest, largest),
         flip=FLAGS.flip,
         seed=FLAGS.seed,
         weights=FLAGS.weights,
     )
+    videos = data_flags.videos()
+    train_videos, test_videos = _split(videos)
     out = pathlib.Path(FLAGS.out)
     run(
         networks,
@@ -99,6 +130,7 @@ def main(_: list[str]) -> None:
         notes=(
             f"{len(train_videos)} videos of {len(videos.class_names)} classes "
             f"to train on, {len(test_videos)} held out.",
+            *_left_out(videos),
         ),
     )
     print(f"\nThe report: {out / 'index.html'}")

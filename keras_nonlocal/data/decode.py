@@ -1,20 +1,25 @@
 """Frame-exact reading of video files with PyAV.
 
 A frame's number is its place in the decoder's output when the file is decoded
-from the start. `scan` learns from the packets, without decoding them, how many
-frames there are and where decoding can start; `read_frames` uses that to decode
-only what a clip needs, and checks on the way that it is where it thinks it is.
+from the start, which is the order of the frames' times. `scan` learns from the
+packets, without decoding them, how many frames there are and where decoding
+can start; `read_frames` uses that to decode only what a clip needs, and checks
+on the way that it is where it thinks it is.
 """
 
 import contextlib
 import dataclasses
 import functools
-import itertools
+import math
 import os
 import stat
+import threading
+import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 
 import av
 import numpy as np
@@ -25,6 +30,16 @@ from keras_nonlocal.data.transforms import rescaled_size
 # Bounds for damaged and hostile files, far beyond any data set's videos.
 MAX_PIXELS = 2**26
 MAX_PACKETS = 1_000_000
+# Longest time between two frames, and of a file, that is taken seriously:
+# damaged and joined files have clocks that jump.
+_MAX_GAP_SECONDS = 60
+_MAX_SECONDS = 24 * 60 * 60
+
+_PYAV = int(av.__version__.split(".")[0])
+# By default it starts threads for every clip. Tags in any encoding are common,
+# and of no interest here. Both as far as the version of PyAV needs them.
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
+_ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
 
 # Damaged files make FFmpeg write to stderr for every frame; what matters is
 # in the exceptions.
@@ -33,6 +48,10 @@ av.logging.set_level(av.logging.PANIC)
 
 class VideoError(ValueError):
     """A file that cannot be read as a video; the message names it."""
+
+
+class TimeLimitError(VideoError):
+    """A file that could not be read within the `time_limit`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +69,11 @@ class VideoIndex:
             trusted for seeking.
         keyframes: Numbers of the frames at which decoding can start, int64,
             in order; empty if `timestamps` is.
+        fps: Frames per second on average, as the file says or as its
+            timestamps give; 0.0 if neither does.
+        times: Seconds of each frame from the first one, increasing, float64
+            of shape `(num_frames,)`; empty if the file has no times, or none
+            that can be trusted.
     """
 
     num_frames: int
@@ -58,6 +82,84 @@ class VideoIndex:
     rotation: int
     timestamps: np.ndarray
     keyframes: np.ndarray
+    fps: float
+    times: np.ndarray
+
+    def or_fps(self, fps: float) -> "VideoIndex":
+        """This index, with `fps` frames a second if the file does not say."""
+        return self if self.fps > 0 else dataclasses.replace(self, fps=fps)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class _Deadline:
+    moment: float  # Of `time.monotonic`.
+    seconds: float
+
+
+class _Thread(threading.local):
+    deadline: _Deadline | None = None
+
+
+_thread = _Thread()
+_is_stopped = threading.Event()
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Bounds the time that `scan` and `read_frames` take, all calls together.
+
+    Holds for the calling thread. Of limits inside each other the one that ends
+    first holds. Time is looked at between packets and between reads: a disk
+    that does not answer at all can only be left by ending the process.
+
+    Args:
+        seconds: Time from now on.
+
+    Yields:
+        Nothing. In the block `scan` and `read_frames` raise `TimeLimitError`
+        when the time is up.
+
+    Raises:
+        ValueError: If `seconds` is not positive.
+    """
+    if not seconds > 0:
+        raise ValueError(
+            f"`seconds` must be positive. Received: seconds={seconds}"
+        )
+    outer = _thread.deadline
+    deadline = _Deadline(time.monotonic() + seconds, seconds)
+    _thread.deadline = deadline if outer is None else min(outer, deadline)
+    try:
+        yield
+    finally:
+        _thread.deadline = outer
+
+
+def stop_reading() -> None:
+    """Makes `check_time` raise `RuntimeError` in all threads from now on.
+
+    For a process that is about to end: what is being read ends first.
+    """
+    _is_stopped.set()
+
+
+def check_time(path: str) -> None:
+    """Raises `TimeLimitError`, naming `path`, if the `time_limit` is over."""
+    if _is_stopped.is_set():  # Not the file's fault: no `VideoError`.
+        raise RuntimeError(f"{path}: not read, as this process is to end")
+    deadline = _thread.deadline
+    if deadline is not None and time.monotonic() >= deadline.moment:
+        raise TimeLimitError(
+            f"{path}: not read within the limit of {deadline.seconds:g} s"
+        )
+
+
+def _seconds_left(path: str) -> float | None:
+    check_time(path)
+    deadline = _thread.deadline
+    if deadline is None or math.isinf(deadline.seconds):
+        return None
+    return deadline.moment - time.monotonic()
 
 
 def scan(path: str | os.PathLike[str]) -> VideoIndex:
@@ -76,18 +178,11 @@ def scan(path: str | os.PathLike[str]) -> VideoIndex:
     Raises:
         VideoError: If the file cannot be opened, has no video stream other
             than a cover picture, has no frame that can be decoded, or is
-            beyond `MAX_PIXELS` or `MAX_PACKETS`.
+            beyond `MAX_PIXELS` or `MAX_PACKETS`; as `TimeLimitError` if a
+            `time_limit` ends.
     """
     path = os.fspath(path)
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise VideoError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # A NUL in the name.
-        raise VideoError(f"{path!r}: {error}") from error
-    if not stat.S_ISREG(status.st_mode):
-        # Opening a pipe would wait for its writer.
-        raise VideoError(f"{path}: not a regular file")
+    status = file_status(path)
     return _scan(path, status.st_size, status.st_mtime_ns)
 
 
@@ -113,21 +208,118 @@ def read_frames(
 
     Raises:
         VideoError: If the file cannot be read, its decoder fails or gives
-            fewer frames than the file has, or a frame exceeds `MAX_PIXELS`.
+            fewer frames than the file has, or a frame exceeds `MAX_PIXELS`; as
+            `TimeLimitError` if a `time_limit` ends.
         ValueError: If `indices` is empty or not in `[0, num_frames)`.
     """
     path = os.fspath(path)
     index = scan(path)
-    wanted = np.asarray(indices, "int64")
-    total = index.num_frames
-    if not len(wanted) or not 0 <= wanted.min() <= wanted.max() < total:
-        raise ValueError(
-            f"`indices` must be one or more frame numbers in [0, {total}) "
-            f"for {path}. Received: {indices}"
+    clip = ClipBuffer(path, index, indices, short_side, transform)
+    return _decode(path, index, clip)
+
+
+class ClipBuffer:
+    """Takes frames from a decoder and becomes the array of a clip.
+
+    Args:
+        path: The video, for messages.
+        index: What is known of it.
+        indices: As of `read_frames`, and so the others.
+        short_side: Shorter side to rescale to, in pixels.
+        transform: Applied to every rescaled frame.
+
+    Attributes:
+        wanted: Numbers of the frames to `put`.
+        frames: The clip; complete when each of `wanted` has been put.
+
+    Raises:
+        VideoError: If rescaled frames would exceed `MAX_PIXELS`.
+        ValueError: If `indices` is empty or not in `[0, num_frames)`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        index: VideoIndex,
+        indices: Sequence[int] | np.ndarray,
+        short_side: int | None,
+        transform: Callable[[np.ndarray], np.ndarray] | None,
+    ) -> None:
+        numbers = np.asarray(indices, "int64")
+        total = index.num_frames
+        if not len(numbers) or not 0 <= numbers.min() <= numbers.max() < total:
+            raise ValueError(
+                f"`indices` must be one or more frame numbers in [0, {total}) "
+                f"for {path}. Received: {indices}"
+            )
+        height, width = index.height, index.width
+        if short_side is not None:
+            height, width = rescaled_size(height, width, short_side)
+        check_pixels(path, height, width)
+        if index.rotation % 2:  # The size before rotation is the decoder's.
+            height, width = width, height
+        self.wanted = set(numbers.tolist())
+        self.frames = np.empty(0, "uint8")
+        self._numbers = numbers
+        self._height, self._width = height, width
+        self._rotation = index.rotation
+        self._transform = transform
+        self._reformatter = VideoReformatter()
+
+    def put(self, number: int, frame: av.VideoFrame | np.ndarray) -> None:
+        """Rescales, turns and transforms frame `number` of the video.
+
+        Args:
+            number: One of `wanted`.
+            frame: As the decoder gives it, or as uint8 RGB of shape
+                `(height, width, 3)`.
+        """
+        if isinstance(frame, np.ndarray):
+            frame = av.VideoFrame.from_ndarray(frame, "rgb24")
+        rgb = self._reformatter.reformat(
+            frame,
+            self._width,
+            self._height,
+            "rgb24",
+            interpolation="BILINEAR",
+            **_ONE_THREAD,
         )
-    convert = _converter(path, index, short_side, transform)
-    frames = _decode_wanted(path, index, set(wanted.tolist()), convert)
-    return np.stack([frames[number] for number in wanted.tolist()])
+        picture = np.rot90(rgb.to_ndarray(), self._rotation)
+        if self._transform is not None:
+            picture = self._transform(picture)
+        if not len(self.frames):
+            shape = (len(self._numbers), *picture.shape)
+            self.frames = np.empty(shape, picture.dtype)
+        for place in np.flatnonzero(self._numbers == number):
+            _copy(picture, self.frames[place])
+
+
+def _copy(source: np.ndarray, target: np.ndarray) -> None:
+    if source.ndim == 3 and source.strides[1] != source[0, 0].nbytes:
+        # Mirrored or turned, it is copied four times as fast by channels.
+        for channel in range(source.shape[2]):
+            target[..., channel] = source[..., channel]
+    else:
+        target[...] = source
+
+
+def path_status(path: str) -> os.stat_result:
+    """Status of a file or folder; `VideoError` if there is none."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise VideoError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # A NUL in the name.
+        raise VideoError(f"{path!r}: {error}") from error
+
+
+def file_status(path: str) -> os.stat_result:
+    """Status of a regular file; of anything else, `VideoError`."""
+    status = path_status(path)
+    if not stat.S_ISREG(status.st_mode):
+        # Opening a pipe would wait for its writer.
+        raise VideoError(f"{path}: not a regular file")
+    return status
 
 
 @functools.lru_cache(maxsize=1024)
@@ -136,7 +328,7 @@ def _scan(path: str, size: int, mtime_ns: int) -> VideoIndex:
     with _open(path) as (container, stream):
         first = None
         packets: list[_Packet] = []
-        for packet in container.demux(stream):
+        for packet in _in_time(path, container.demux(stream)):
             if len(packets) > MAX_PACKETS:
                 raise VideoError(f"{path}: more than {MAX_PACKETS} packets")
             if first is None:
@@ -147,14 +339,27 @@ def _scan(path: str, size: int, mtime_ns: int) -> VideoIndex:
         if first is None or not num_frames:
             raise VideoError(f"{path}: no frame could be read")
         timestamps, keyframes = _seek_table(container, stream, packets)
-    # Screens show quarter turns; no phone writes other angles.
-    rotation = round(first.rotation / 90) % 4
-    height, width = first.height, first.width
-    if rotation % 2:
-        height, width = width, height
+        times = _times(timestamps, stream)
+        fps = _average_fps(stream, times)
+    height, width, rotation = upright_size(first)
     return VideoIndex(
-        num_frames, height, width, rotation, timestamps, keyframes
+        num_frames,
+        height,
+        width,
+        rotation,
+        timestamps,
+        keyframes,
+        fps,
+        times,
     )
+
+
+def upright_size(frame: av.VideoFrame) -> tuple[int, int, int]:
+    """Height and width as displayed, and the quarter turns that takes."""
+    # Screens show quarter turns; no phone writes other angles.
+    rotation = round(frame.rotation / 90) % 4
+    size = (frame.height, frame.width)
+    return (*(size[::-1] if rotation % 2 else size), rotation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,20 +409,55 @@ def _seek_table(
     return timestamps, np.sort(numbers)
 
 
+def _times(
+    timestamps: np.ndarray, stream: av.video.stream.VideoStream
+) -> np.ndarray:
+    """Seconds of the frames from the first one; empty if they are not sane."""
+    nothing = np.zeros(0)
+    unit = stream.time_base
+    if not len(timestamps) or not unit:
+        return nothing
+    # In Python's integers, which do not overflow.
+    if (int(timestamps[-1]) - int(timestamps[0])) * float(unit) > _MAX_SECONDS:
+        return nothing
+    times = (timestamps - timestamps[0]) * float(unit)
+    return times if (np.diff(times) <= _MAX_GAP_SECONDS).all() else nothing
+
+
+def _average_fps(
+    stream: av.video.stream.VideoStream, times: np.ndarray
+) -> float:
+    if stream.average_rate:
+        return float(stream.average_rate)
+    return (len(times) - 1) / float(times[-1]) if len(times) > 1 else 0.0
+
+
 @contextlib.contextmanager
 def _open(
     path: str,
 ) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
     """Opens the best video stream; FFmpeg's errors become `VideoError`."""
+    left = _seconds_left(path)
+    # Up to its present size, as a writer could append for ever. Absolute: a
+    # colon in a relative path would name a protocol.
+    size = file_status(path).st_size
+    if not size:  # Would stand for no end at all.
+        raise VideoError(f"{path}: empty file")
+    url = f"subfile,,start,0,end,{size},,:{os.path.abspath(path)}"
     try:
-        # Tags in any encoding are common, and of no interest here.
-        # Absolute: a colon in a relative path would name a protocol.
-        with av.open(
-            os.path.abspath(path), metadata_errors="replace"
-        ) as container:
+        with av.open(url, timeout=left, **_ANY_TAGS) as container:
             yield container, _best_stream(path, container)
     except av.FFmpegError as error:
-        raise VideoError(f"{path}: {error}") from error
+        check_time(path)  # Which is why FFmpeg gave up, if so.
+        raise VideoError(f"{path}: {ffmpeg_reason(error)}") from error
+
+
+def ffmpeg_reason(error: av.FFmpegError) -> str:
+    """FFmpeg's message, with the last line of its log where there is one."""
+    if not error.log:
+        return str(error.strerror)
+    *_, line = error.log
+    return f"{error.strerror} ({str(line).strip()})"
 
 
 def _best_stream(
@@ -233,7 +473,7 @@ def _best_stream(
     codec = stream.codec_context
     if codec is None:
         raise VideoError(f"{path}: no decoder for the video stream")
-    _check_pixels(path, codec.height, codec.width)
+    check_pixels(path, codec.height, codec.width)
     # One thread a clip: tf.data reads several clips at a time.
     codec.thread_count = 1
     codec.thread_type = "NONE"
@@ -242,7 +482,8 @@ def _best_stream(
     return stream
 
 
-def _check_pixels(path: str, height: int, width: int) -> None:
+def check_pixels(path: str, height: int, width: int) -> None:
+    """Raises `VideoError`, naming `path`, beyond `MAX_PIXELS`."""
     if height * width > MAX_PIXELS:
         raise VideoError(
             f"{path}: frames of {width}x{height} pixels, at most "
@@ -250,64 +491,36 @@ def _check_pixels(path: str, height: int, width: int) -> None:
         )
 
 
-def _converter(
-    path: str,
-    index: VideoIndex,
-    short_side: int | None,
-    transform: Callable[[np.ndarray], np.ndarray] | None,
-) -> Callable[[av.VideoFrame], np.ndarray]:
-    """Makes the function from a decoded frame to what `read_frames` gives."""
-    height, width = index.height, index.width
-    if short_side is not None:
-        height, width = rescaled_size(height, width, short_side)
-    _check_pixels(path, height, width)
-    if index.rotation % 2:  # The size before rotation is the decoder's.
-        height, width = width, height
-    reformatter = VideoReformatter()
-
-    def convert(frame: av.VideoFrame) -> np.ndarray:
-        rgb = reformatter.reformat(
-            frame, width, height, "rgb24", interpolation="BILINEAR"
-        )
-        upright = np.rot90(rgb.to_ndarray(), index.rotation)
-        return upright if transform is None else transform(upright)
-
-    return convert
-
-
-def _decode_wanted(
-    path: str,
-    index: VideoIndex,
-    wanted: set[int],
-    convert: Callable[[av.VideoFrame], np.ndarray],
-) -> dict[int, np.ndarray]:
-    """Frames by number, from the nearest keyframe or from the start."""
-    before = index.keyframes[index.keyframes <= min(wanted)]
-    if len(before) and before[-1] > 0:
-        # Whatever goes wrong after a seek, decoding from the start decides.
+def _decode(path: str, index: VideoIndex, clip: ClipBuffer) -> np.ndarray:
+    """Fills `clip` from the nearest keyframe, or from the start."""
+    if len(index.timestamps):
+        before = index.keyframes[index.keyframes <= min(clip.wanted)]
+        # That of the first frames may be one that is not shown.
+        keyframe = int(before[-1]) if len(before) else 0
+        # Whatever goes wrong here, counting from the start decides.
         with contextlib.suppress(VideoError):
-            return _decode_from(path, index, int(before[-1]), wanted, convert)
-    return _decode_from(path, index, 0, wanted, convert)
+            return _decode_by_times(path, index, keyframe, clip)
+        check_time(path)
+    return _decode_by_counting(path, index, clip)
 
 
-def _decode_from(
-    path: str,
-    index: VideoIndex,
-    keyframe: int,
-    wanted: set[int],
-    convert: Callable[[av.VideoFrame], np.ndarray],
-) -> dict[int, np.ndarray]:
-    frames = {}
-    number, last = keyframe, max(wanted)
+def _decode_by_counting(
+    path: str, index: VideoIndex, clip: ClipBuffer
+) -> np.ndarray:
+    """Decodes from the start up to the last frame of `clip`."""
+    number, last = 0, max(clip.wanted)
     try:
         with _open(path) as (container, stream):
-            for frame in _output(container, stream, index, keyframe):
-                if number in wanted:
-                    frames[number] = convert(frame)
-                if number == last:
-                    return frames
-                number += 1
+            for packet in _in_time(path, container.demux(stream)):
+                for frame in packet.decode():
+                    if number in clip.wanted:
+                        clip.put(number, frame)
+                    if number == last:
+                        return clip.frames
+                    number += 1
             raise VideoError("the decoder gives no more")
+    except TimeLimitError:
+        raise
     except VideoError as error:
         raise VideoError(
             f"{path}: only {number} of {index.num_frames} frames could be "
@@ -315,29 +528,101 @@ def _decode_from(
         ) from error
 
 
-def _output(
+def _decode_by_times(
+    path: str, index: VideoIndex, keyframe: int, clip: ClipBuffer
+) -> np.ndarray:
+    """Decodes from `keyframe` on, and little more than `clip` needs."""
+    last = max(clip.wanted)
+    timestamps = index.timestamps[keyframe : last + 1].tolist()
+    numbers: dict[int | None, int] = {
+        timestamp: number
+        for number, timestamp in enumerate(timestamps, keyframe)
+    }
+    missing = set(clip.wanted)
+    with _open(path) as (container, stream):
+        if keyframe:
+            _seek(container, stream, timestamps[0])
+        packets = _in_time(path, container.demux(stream))
+        for number, frame in _numbered_frames(
+            packets, stream.codec_context, numbers, clip.wanted
+        ):
+            if number in missing:
+                clip.put(number, frame)
+                missing.discard(number)
+            if not missing:
+                return clip.frames
+    raise VideoError(f"{path}: the decoder gives no more")
+
+
+def _seek(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
-    index: VideoIndex,
-    keyframe: int,
-) -> Iterator[av.VideoFrame]:
-    """The decoder's output from frame number `keyframe` on."""
-    if keyframe == 0:
-        yield from container.decode(stream)
-        return
+    timestamp: int,
+) -> None:
     # Only the first packet names the encoder. The decoder of H.264 and MPEG-4
     # makes up for the known faults of old ones, and gives other pictures if it
     # has not seen that packet.
     next(container.demux(stream)).decode()
-    expected = index.timestamps[keyframe:]
-    container.seek(int(expected[0]), stream=stream)
-    decoded = container.decode(stream)
-    # A seek may land earlier, and leading pictures of the keyframe come first.
-    decoded = itertools.dropwhile(
-        lambda frame: frame.pts is not None and frame.pts < expected[0],
-        decoded,
-    )
-    for frame, time in zip(decoded, expected, strict=False):
-        if frame.pts != time:
-            raise VideoError("the decoder skips frames after a seek")
-        yield frame
+    container.seek(timestamp, stream=stream)
+
+
+def _numbered_frames(
+    packets: Iterable[av.Packet],
+    codec: av.VideoCodecContext,
+    numbers: dict[int | None, int],
+    wanted: set[int],
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decodes the `wanted` frames and others, as cheaply as is safe.
+
+    Args:
+        packets: Those from the keyframe of the first of `numbers` on, perhaps
+            with some before it.
+        codec: Their decoder.
+        numbers: Frame numbers by timestamp, in order.
+        wanted: Numbers of the frames that must come.
+
+    Yields:
+        Frames and their numbers, increasing.
+
+    Raises:
+        VideoError: If the decoder gives other frames than the packets promise.
+    """
+    first = min(time for time in numbers if time is not None)
+    unread: set[int | None] = set(wanted)
+    promised: set[int] = set()  # Read, and not yet given by the decoder.
+    # Once the first frame has shown that it is safe: leave out frames that no
+    # other frame refers to, and stop at the last packet that is wanted.
+    lean = False
+    for packet in packets:
+        number = numbers.get(packet.pts)
+        unread.discard(number)
+        if lean and number not in wanted:
+            codec.skip_frame = "NONREF"
+        else:
+            codec.skip_frame = "DEFAULT"
+            if number is not None:
+                promised.add(number)
+        frames = packet.decode()
+        at_end = lean and not unread
+        if at_end:
+            frames += codec.decode()
+        for frame in frames:
+            if frame.pts is not None and frame.pts < first:
+                continue  # A seek may land earlier.
+            number = numbers.get(frame.pts)
+            if number is None or number > min(promised, default=number):
+                raise VideoError("the decoder skips frames")
+            # Two packets may be the two fields of an interlaced frame.
+            if lean and frame.interlaced_frame:
+                raise VideoError("the decoder gives interlaced frames")
+            promised.discard(number)
+            lean = codec.name == "h264" and not frame.interlaced_frame
+            yield number, frame
+        if at_end:
+            return
+
+
+def _in_time(path: str, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+    for packet in packets:
+        check_time(path)
+        yield packet

@@ -7,12 +7,12 @@ import numpy as np
 
 
 def class_pairs(
-    names: Iterable[Sequence[str]], class_names: Sequence[str]
+    flip_pairs: Iterable[tuple[str, str]], class_names: Sequence[str]
 ) -> tuple[tuple[int, int], ...]:
     """Numbers of the classes that a mirror turns into each other.
 
     Args:
-        names: Pairs of class names.
+        flip_pairs: Pairs of class names.
         class_names: The name of every class, in the order of the numbers.
 
     Returns:
@@ -25,14 +25,22 @@ def class_pairs(
     ((1, 2),)
     """
     numbers = {name: number for number, name in enumerate(class_names)}
-    pairs = [tuple(pair) for pair in names]
-    unknown = {name for pair in pairs for name in pair} - set(numbers)
-    if unknown:
+    pairs = [
+        pair if isinstance(pair, str) else tuple(pair) for pair in flip_pairs
+    ]
+    wrong = [
+        pair
+        for pair in pairs
+        if isinstance(pair, str)
+        or len(pair) != 2
+        or not all(name in numbers for name in pair)
+    ]
+    if wrong:
         raise ValueError(
-            "`names` must be pairs of names in `class_names`. "
-            f"Received: {sorted(unknown)}, not among {len(numbers)} classes"
+            "`flip_pairs` must be pairs of names in `class_names`. "
+            f"Received: {wrong[0]!r}, with {len(numbers)} classes"
         )
-    return checked_pairs([numbers[name] for name in pair] for pair in pairs)
+    return checked_pairs([[numbers[name] for name in pair] for pair in pairs])
 
 
 def checked_pairs(

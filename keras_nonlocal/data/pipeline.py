@@ -1,144 +1,25 @@
 """Batches of clips with `tf.data`."""
 
-import dataclasses
-import itertools
-import os
-import threading
+from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
-from keras_nonlocal.data import decode
-from keras_nonlocal.data import sampling
-from keras_nonlocal.data import transforms
-from keras_nonlocal.data.readers.folder import read_folder
+from keras_nonlocal.data.clip_reader import ClipReader
+from keras_nonlocal.data.clip_reader import make_pool
+from keras_nonlocal.data.clips import NUM_UNITS
+from keras_nonlocal.data.decoders import check_decoder
+from keras_nonlocal.data.labels import class_pairs
+from keras_nonlocal.data.python_function import python_function
 from keras_nonlocal.data.sampling import ClipSpec
+from keras_nonlocal.data.skips import SkipLog
 from keras_nonlocal.data.videos import VideoList
 
-# Random numbers of one clip: place in the epoch's order, start, short side,
-# row and column of the crop, flip.
-_NUM_UNITS = 6
-
-
-class SkipLog:
-    """Counts the clips that could not be read, and says why.
-
-    Safe to use from several threads. The first failure of each file is also
-    logged as a warning.
-
-    >>> skips = SkipLog()
-    >>> skips.add("broken.mp4", ValueError("broken.mp4: no video stream"))
-    >>> skips.count, skips.reasons
-    (1, {'broken.mp4': 'broken.mp4: no video stream'})
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._count = 0
-        self._reasons: dict[str, str] = {}
-
-    def add(self, path: str, error: Exception) -> None:
-        """Notes that a clip of `path` could not be read because of `error`."""
-        with self._lock:
-            self._count += 1
-            is_new = path not in self._reasons
-            self._reasons[path] = str(error)
-        if is_new:
-            logging.warning("Skipped a video. %s", error)
-
-    @property
-    def count(self) -> int:
-        """Clips that could not be read, over all epochs."""
-        with self._lock:
-            return self._count
-
-    @property
-    def reasons(self) -> dict[str, str]:
-        """The last message for every file that failed."""
-        with self._lock:
-            return dict(self._reasons)
-
-
-@dataclasses.dataclass(frozen=True)
-class _ClipReader:
-    """What the graph calls back for: a video's number to a clip."""
-
-    videos: VideoList
-    clip: ClipSpec
-    crop_size: int
-    short_side: tuple[int, int]
-    flip: bool
-    skips: SkipLog
-
-    def training(
-        self, number: np.int32, units: np.ndarray
-    ) -> tuple[np.ndarray, np.int32]:
-        """A random clip of video `number`, or of the next that can be read."""
-        for step in range(len(self.videos)):
-            current = (number + step) % len(self.videos)
-            frames = self._read(current, units)
-            if frames is not None:
-                return frames, self.videos.labels[current]
-        raise ValueError(_nothing_readable(self.skips, len(self.videos)))
-
-    def evaluation(self, number: np.int64) -> tuple[np.ndarray, np.ndarray]:
-        """The middle clip of video `number`, or none, with its label."""
-        frames = self._read(number, None)
-        if frames is None:
-            return np.empty((0, *self.shape), "uint8"), np.empty(0, "int32")
-        return frames[None], self.videos.labels[number][None]
-
-    def count(
-        self, number: np.int64, num_read: np.int64, total: np.int64
-    ) -> np.int64:
-        """Adds to the `total` read so far; at the end there must be some."""
-        total = np.int64(total + num_read)
-        if number == len(self.videos) - 1 and not total:
-            raise ValueError(_nothing_readable(self.skips, len(self.videos)))
-        return total
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        size = self.crop_size
-        return self.clip.num_frames, size, size, 3
-
-    def _read(
-        self, number: int | np.integer, units: np.ndarray | None
-    ) -> np.ndarray | None:
-        path = self.videos.paths[number]
-        try:
-            index = decode.scan(path)
-            start, transform = self._choose(index, units)
-            return decode.read_frames(
-                path,
-                sampling.frame_indices(start, self.clip, index.num_frames),
-                transform.short_side,
-                transform,
-            )
-        except decode.VideoError as error:
-            self.skips.add(path, error)
-            return None
-
-    def _choose(
-        self, index: decode.VideoIndex, units: np.ndarray | None
-    ) -> tuple[int, transforms.ClipTransform]:
-        """Start and transform of the clip; those of the middle for `None`."""
-        total, height, width = index.num_frames, index.height, index.width
-        if units is None:
-            start = sampling.middle_start(self.clip, total)
-            return start, transforms.center_transform(
-                height, width, self.crop_size, self.short_side[0]
-            )
-        start = sampling.random_start(float(units[1]), self.clip, total)
-        return start, transforms.random_transform(
-            units[2:].astype("float64"),
-            height,
-            width,
-            self.crop_size,
-            self.short_side,
-            self.flip,
-        )
+# Seconds that a clip may take: a hundred times what it takes on a busy core.
+TIME_LIMIT = 60.0
+# Added to the seed of the order, for what is drawn beside it.
+_AUGMENTATION = 1
 
 
 def clip_dataset(
@@ -150,8 +31,15 @@ def clip_dataset(
     crop_size: int = 224,
     short_side: tuple[int, int] = (256, 320),
     flip: bool = True,
+    flip_pairs: Sequence[tuple[str, str]] = (),
+    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+    mix: Callable[..., tuple[tf.Tensor, tf.Tensor]] | None = None,
     repeat: bool = False,
     seed: int = 0,
+    decoder: str = "auto",
+    num_workers: int = 0,
+    time_limit: float = TIME_LIMIT,
+    process: tuple[int, int] = (0, 1),
     num_parallel_calls: int = tf.data.AUTOTUNE,
     skips: SkipLog | None = None,
 ) -> tf.data.Dataset:
@@ -163,57 +51,264 @@ def clip_dataset(
     batches. In evaluation the videos come in the order of the list: the middle
     clip, the smallest short side, the centre crop.
 
-    A video that cannot be read is counted in `skips`. In training the next one
-    of the list that can be read takes its place, so that the number of steps
-    stays the same; in evaluation it is left out.
+    A video that cannot be read, or not in time, is counted in `skips`. In
+    training an earlier clip of it is tried, then the next video of the list
+    that can be read takes its place, so that the number of steps stays the
+    same; in evaluation it is left out.
 
     Args:
         videos: The videos.
         clip: Frames of a clip.
-        batch_size: Clips of a batch. In training the last, smaller batch is
-            left out.
+        batch_size: Clips of a batch of this process. In training the last,
+            smaller batch is left out.
         training: Whether to shuffle and augment.
         crop_size: Height and width of the clips, in pixels.
         short_side: Smallest and largest short side of the rescaled video,
             both included, in pixels; at least `crop_size`.
         flip: Whether training mirrors half of the clips.
+        flip_pairs: Names of classes that a mirrored clip swaps, as
+            `[("swiping left", "swiping right")]`.
+        augment: Applied to every training clip, from the uint8 clip and an
+            int64 seed of shape `(2,)` to a clip: `ColorJitter()`, for example.
+        mix: Applied to every training batch, from clips, labels and a seed to
+            clips and float labels of shape `(batch, classes)`: `MixUp(...)`.
+            In evaluation it makes the labels such, and leaves the clips.
         repeat: Whether one iteration of a training set goes on for ever,
             through the epochs 0, 1, 2 and so on, each of
             `len(videos) // batch_size` batches. Pass that number to `fit` as
             `steps_per_epoch`. If not, every iteration is one epoch, the k-th
-            one that is begun being epoch k. Under a `MirroredStrategy`, `fit`
-            begins iterations that it does not use: there only `repeat` gives
-            the batches that one device gets.
+            one that is begun being epoch k. Under a `MirroredStrategy` and
+            on JAX, `fit` begins iterations that it does not use: there only
+            `repeat` gives the batches that one device gets on TensorFlow.
         seed: Seed of everything random.
+        decoder: What reads the videos: a name of
+            `keras_nonlocal.data.decoders.DECODERS`, or `"auto"`.
+        num_workers: Processes that read. 0 reads in threads, which is faster;
+            there a file that stops inside one call of the decoder cannot be
+            abandoned. A process is killed when time is up.
+        time_limit: Seconds that reading one clip may take.
+        process: Number of this process and how many there are, where several
+            train together: each reads its share of every step, and together
+            they read what one process with the sum of their batches would.
         num_parallel_calls: Clips to read at a time.
         skips: Where to count what cannot be read; a new one if `None`.
 
     Returns:
         A data set of uint8 clips of shape
         `(batch, num_frames, crop_size, crop_size, 3)` and int32 labels of shape
-        `(batch,)`. Iterating over it fails with
-        `tf.errors.InvalidArgumentError` if none of the videos can be read.
+        `(batch,)`, or float32 of `(batch, classes)` where videos may have
+        several classes. Those of a training clip are what happens in it, if
+        the list says when; those in evaluation, what happens in the video.
+        Iterating over it fails with `tf.errors.InvalidArgumentError` if none of
+        the videos can be read, or more than `skips` allows.
 
     Raises:
         ValueError: If an argument is out of range or there are too few videos.
     """
-    _check_arguments(videos, batch_size, training, crop_size, short_side)
-    skips = SkipLog() if skips is None else skips
-    reader = _ClipReader(videos, clip, crop_size, short_side, flip, skips)
+    check_arguments(batch_size, crop_size, short_side, process)
+    _check_workers(num_workers, time_limit)
+    check_decoder(decoder)
+    reader = ClipReader(
+        videos,
+        clip,
+        crop_size,
+        short_side,
+        flip,
+        class_pairs(flip_pairs, videos.class_names),
+        decoder,
+        time_limit,
+        SkipLog() if skips is None else skips,
+        make_pool(num_workers, time_limit),
+    )
     if training:
-        steps = len(videos) // batch_size
-        epochs = tf.data.Dataset.counter() if repeat else _one_more_epoch()
-        dataset = _training_clips(
-            reader, epochs, steps * batch_size, seed, num_parallel_calls
-        ).batch(batch_size, drop_remainder=True)
-        dataset = dataset.apply(
-            tf.data.experimental.assert_cardinality(
-                tf.data.INFINITE_CARDINALITY if repeat else steps
+        order = training_order(videos, batch_size, seed, process, repeat)
+        dataset = training_batches(
+            order,
+            _training_reader(reader),
+            videos,
+            batch_size,
+            num_parallel_calls,
+            augment,
+            mix,
+        )
+        steps = len(videos) // (batch_size * process[1])
+        return with_options(
+            dataset, tf.data.INFINITE_CARDINALITY if repeat else steps
+        )
+    check_enough(videos, process[1])
+    dataset = _evaluation_clips(reader, process, num_parallel_calls)
+    return with_options(
+        evaluation_batches(dataset, videos, batch_size, mix is not None)
+    )
+
+
+def training_order(
+    videos: VideoList,
+    batch_size: int,
+    seed: int,
+    process: tuple[int, int],
+    repeat: bool,
+) -> tf.data.Dataset:
+    """What training reads, and with which random numbers.
+
+    Args:
+        videos: The videos.
+        batch_size: Clips of a batch of this process.
+        seed: Seed of everything random.
+        process: Number of this process and how many there are.
+        repeat: Whether to go on for ever, or for one epoch: the k-th iteration
+            is epoch k.
+
+    Returns:
+        A data set of the numbers of videos, int32, their random numbers,
+        float32 of shape `(NUM_UNITS,)`, and a seed for each, int64 of shape
+        `(2,)`. It is made of whole batches, any of which `tf.data` service may
+        give to another machine.
+    """
+    index, count = process
+    check_enough(videos, batch_size * count)
+    steps = len(videos) // (batch_size * count)
+    clips = steps * batch_size
+
+    def order(epoch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        units = tf.random.stateless_uniform(
+            [len(videos), 1 + NUM_UNITS], seed=[seed, epoch]
+        )
+        seeds = tf.random.stateless_uniform(
+            [len(videos), 2],
+            seed=[seed + _AUGMENTATION, epoch],
+            minval=None,
+            maxval=None,
+            dtype=tf.int64,
+        )
+        numbers = tf.argsort(units[:, 0])[: clips * count][index::count]
+        units = tf.gather(units[:, 1:], numbers)
+        return numbers, units, tf.gather(seeds, numbers)
+
+    def batch(
+        state: tuple[tf.Tensor, ...], step: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, ...], tuple[tf.Tensor, ...]]:
+        epoch, place = step // steps, step % steps
+        # Order whole epochs, and each of them once.
+        state = tf.cond(
+            tf.equal(state[0], epoch),
+            lambda: state,
+            lambda: (epoch, *order(epoch)),
+        )
+        start = place * batch_size
+        return state, tuple(x[start : start + batch_size] for x in state[1:])
+
+    nothing = (
+        np.int64(-1),
+        np.zeros(clips, "int32"),
+        np.zeros((clips, NUM_UNITS), "float32"),
+        np.zeros((clips, 2), "int64"),
+    )
+    # Not a `counter`, which `tf.data` service cannot deal out.
+    numbers = tf.data.Dataset.range(tf.int64.max)
+    if not repeat:
+        numbers = _one_more_epoch().flat_map(
+            lambda epoch: tf.data.Dataset.range(
+                epoch * steps, (epoch + 1) * steps
             )
         )
-    else:
-        dataset = _evaluation_clips(reader, num_parallel_calls)
-        dataset = dataset.batch(batch_size)
+    return numbers.scan(nothing, batch).unbatch()
+
+
+def _one_more_epoch() -> tf.data.Dataset:
+    """The number of iterations begun before this one."""
+    # Not a variable, of which there would be one for each device; nor a queue,
+    # which an iteration that is broken off here would leave empty.
+    begun = tf.lookup.experimental.MutableHashTable(
+        tf.int64, tf.int64, default_value=0
+    )
+    key = np.int64(0)
+
+    def count(_: tf.Tensor) -> tf.Tensor:
+        epoch = begun.lookup(key)
+        with tf.control_dependencies([begun.insert(key, epoch + 1)]):
+            return tf.identity(epoch)
+
+    return tf.data.Dataset.range(1).map(count)
+
+
+def _training_reader(
+    reader: ClipReader,
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    labels = reader.videos.labels
+    read_clip = python_function(reader.training, [tf.uint8, labels.dtype])
+
+    def read(
+        number: tf.Tensor, units: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        frames, label = read_clip(number, units)
+        frames = tf.ensure_shape(frames, reader.shape)
+        return frames, tf.ensure_shape(label, labels.shape[1:])
+
+    return read
+
+
+def training_batches(
+    order: tf.data.Dataset,
+    read: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+    videos: VideoList,
+    batch_size: int,
+    num_parallel_calls: int,
+    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None,
+    mix: Callable[..., tuple[tf.Tensor, tf.Tensor]] | None,
+) -> tf.data.Dataset:
+    """Reads, augments and mixes what `training_order` gives.
+
+    Args:
+        order: Numbers of videos, random numbers and seeds.
+        read: Makes a clip and its label of the first two.
+        videos: The videos.
+        batch_size: Clips of a batch.
+        num_parallel_calls: Clips to read at a time.
+        augment: As in `clip_dataset`.
+        mix: As in `clip_dataset`.
+    """
+
+    def example(
+        number: tf.Tensor, units: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        frames, label = read(number, units)
+        if augment is not None:
+            frames = augment(frames, seed)
+        return frames, label, seed
+
+    def finish(
+        frames: tf.Tensor, labels: tf.Tensor, seeds: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        if mix is None:
+            return frames, labels
+        # The clips' own seeds were used: the next one.
+        return mix(frames, _many_hot(labels, videos), seeds[0] + 1)
+
+    dataset = order.map(
+        example, num_parallel_calls=num_parallel_calls, deterministic=True
+    )
+    return dataset.batch(batch_size, drop_remainder=True).map(finish)
+
+
+def evaluation_batches(
+    clips: tf.data.Dataset, videos: VideoList, batch_size: int, mixed: bool
+) -> tf.data.Dataset:
+    """Batches of clips, with labels like those of mixed ones if `mixed`."""
+    dataset = clips.batch(batch_size)
+    if not mixed:
+        return dataset
+    return dataset.map(lambda x, y: (x, _many_hot(y, videos)))
+
+
+def with_options(
+    dataset: tf.data.Dataset, num_batches: int | None = None
+) -> tf.data.Dataset:
+    """The end of every data set: how long it is, and what may be done to it."""
+    if num_batches is not None:
+        dataset = dataset.apply(
+            tf.data.experimental.assert_cardinality(num_batches)
+        )
     options = tf.data.Options()
     # There are no input files that `MirroredStrategy` could deal out.
     options.experimental_distribute.auto_shard_policy = (
@@ -222,141 +317,28 @@ def clip_dataset(
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def video_dataset_from_directory(
-    directory: str | os.PathLike[str],
-    *,
-    num_frames: int = 32,
-    sampling_rate: int = 2,
-    batch_size: int = 8,
-    crop_size: int = 224,
-    short_side: tuple[int, int] = (256, 320),
-    validation_split: float | None = None,
-    subset: str | None = None,
-    shuffle: bool = True,
-    flip: bool = True,
-    seed: int = 0,
-) -> tf.data.Dataset | tuple[tf.data.Dataset, tf.data.Dataset]:
-    """Makes clips from `directory/CLASS/*.mp4`.
-
-    The counterpart for videos of `keras.utils.image_dataset_from_directory`:
-
-    ```python
-    train, validation = video_dataset_from_directory(
-        "videos", validation_split=0.2, subset="both"
-    )
-    model.fit(train, validation_data=validation)
-    ```
-
-    Args:
-        directory: Folder with one folder of videos per class.
-        num_frames: Frames of a clip.
-        sampling_rate: Step between them, in frames of the video.
-        batch_size: Clips of a batch.
-        crop_size: Height and width of the clips, in pixels.
-        short_side: Smallest and largest short side of the rescaled video.
-        validation_split: Share of every class to keep for validation.
-        subset: With `validation_split`, one of "training", "validation" and
-            "both".
-        shuffle: Whether to shuffle and augment, as in training. The
-            validation subset never is.
-        flip: Whether training mirrors half of the clips.
-        seed: Seed of the split and of everything random.
-
-    Returns:
-        A data set as of `clip_dataset`, or for "both" two of them. Each has
-        the attributes `class_names`, in the order of the labels, and `skips`,
-        a `SkipLog`.
-
-    Raises:
-        ValueError: If an argument is out of range, or the folder is not as
-            expected.
-    """
-    _check_subset(validation_split, subset)
-    videos = read_folder(directory)
-    clip = ClipSpec(num_frames, sampling_rate)
-
-    def make(part: VideoList, training: bool) -> tf.data.Dataset:
-        skips = SkipLog()
-        dataset = clip_dataset(
-            part,
-            clip,
-            batch_size=batch_size,
-            training=training,
-            crop_size=crop_size,
-            short_side=short_side,
-            flip=flip,
-            seed=seed,
-            skips=skips,
-        )
-        dataset.class_names = list(videos.class_names)
-        dataset.skips = skips
-        return dataset
-
-    if validation_split is None:
-        return make(videos, shuffle)
-    train, validation = videos.split(validation_split, seed)
-    if subset == "training":
-        return make(train, shuffle)
-    if subset == "validation":
-        return make(validation, False)
-    return make(train, shuffle), make(validation, False)
-
-
-def _one_more_epoch() -> tf.data.Dataset:
-    """The number of iterations begun before this one."""
-    counter = itertools.count()
-    # One element that Python makes anew whenever an iteration begins.
-    return tf.data.Dataset.range(1).map(
-        lambda _: tf.ensure_shape(
-            tf.numpy_function(lambda: np.int64(next(counter)), [], tf.int64),
-            [],
-        )
-    )
-
-
-def _training_clips(
-    reader: _ClipReader,
-    epochs: tf.data.Dataset,
-    clips_per_epoch: int,
-    seed: int,
-    num_parallel_calls: int,
-) -> tf.data.Dataset:
-    def order(epoch: tf.Tensor) -> tf.data.Dataset:
-        units = tf.random.stateless_uniform(
-            [len(reader.videos), _NUM_UNITS], seed=[seed, epoch]
-        )
-        numbers = tf.argsort(units[:, 0])[:clips_per_epoch]
-        return tf.data.Dataset.from_tensor_slices(
-            (numbers, tf.gather(units, numbers))
-        )
-
-    def read(number: tf.Tensor, units: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        frames, label = tf.numpy_function(
-            reader.training, [number, units], [tf.uint8, tf.int32]
-        )
-        return tf.ensure_shape(frames, reader.shape), tf.ensure_shape(label, [])
-
-    return epochs.flat_map(order).map(
-        read, num_parallel_calls=num_parallel_calls, deterministic=True
-    )
-
-
 def _evaluation_clips(
-    reader: _ClipReader, num_parallel_calls: int
+    reader: ClipReader, process: tuple[int, int], num_parallel_calls: int
 ) -> tf.data.Dataset:
+    index, count = process
+    num_videos = len(reader.videos)
+    label_shape = reader.videos.labels.shape[1:]
+    label_type = reader.videos.labels.dtype
+    read_clip = python_function(reader.evaluation, [tf.uint8, label_type])
+    count_clips = python_function(reader.count, [tf.int64])
+
     def read(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        clips, labels = tf.numpy_function(
-            reader.evaluation, [number], [tf.uint8, tf.int32]
-        )
+        clips, labels = read_clip(number)
         return number, clips, labels
 
-    def count(
+    def add_up(
         total: tf.Tensor, example: tuple[tf.Tensor, ...]
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         number, clips, labels = example
-        num_read = tf.size(labels, out_type=tf.int64)
-        total = tf.numpy_function(
-            reader.count, [number, num_read, total], tf.int64
+        (total,) = count_clips(
+            number + count >= num_videos,
+            tf.shape(labels, out_type=tf.int64)[0],
+            total,
         )
         return tf.ensure_shape(total, []), (clips, labels)
 
@@ -367,22 +349,29 @@ def _evaluation_clips(
         # the static shape, `unbatch` and so Keras know the number of clips
         # there should be; after a filter they would not.
         clips.set_shape([1, *reader.shape])
-        labels.set_shape([1])
+        labels.set_shape([1, *label_shape])
         return clips, labels
 
-    dataset = tf.data.Dataset.range(len(reader.videos)).map(
+    dataset = tf.data.Dataset.range(index, num_videos, count).map(
         read, num_parallel_calls=num_parallel_calls, deterministic=True
     )
-    return dataset.scan(np.int64(0), count).map(one_or_none).unbatch()
+    return dataset.scan(np.int64(0), add_up).map(one_or_none).unbatch()
 
 
-def _check_arguments(
-    videos: VideoList,
+def _many_hot(labels: tf.Tensor, videos: VideoList) -> tf.Tensor:
+    """Float labels of shape `(batch, classes)`."""
+    if videos.multi_label:
+        return labels
+    return tf.one_hot(labels, len(videos.class_names))
+
+
+def check_arguments(
     batch_size: int,
-    training: bool,
     crop_size: int,
     short_side: tuple[int, int],
+    process: tuple[int, int],
 ) -> None:
+    """Raises `ValueError` for what `clip_dataset` and others do not take."""
     if batch_size < 1:
         raise ValueError(
             f"`batch_size` must be positive. Received: batch_size={batch_size}"
@@ -393,31 +382,30 @@ def _check_arguments(
             "<= short_side[0] <= short_side[1]. Received: "
             f"crop_size={crop_size}, short_side={short_side}"
         )
-    least = batch_size if training else 1
+    index, count = process
+    if not 0 <= index < count:
+        raise ValueError(
+            "`process` must be the number of this process, from 0, and how "
+            f"many there are. Received: process={process}"
+        )
+
+
+def check_enough(videos: VideoList, least: int) -> None:
+    """Raises `ValueError` if there are less than `least` videos."""
     if len(videos) < least:
         raise ValueError(
-            f"`videos` must have at least {least} videos with batch_size="
-            f"{batch_size} and training={training}. Received: {len(videos)}"
+            f"`videos` must have at least {least} videos, one for each clip "
+            f"of a step. Received: {len(videos)}"
         )
 
 
-def _check_subset(validation_split: float | None, subset: str | None) -> None:
-    subsets = ("training", "validation", "both")
-    if validation_split is None and subset is not None:
+def _check_workers(num_workers: int, time_limit: float) -> None:
+    if num_workers < 0:
         raise ValueError(
-            "`subset` needs `validation_split`. "
-            f"Received: subset={subset!r}, validation_split=None"
+            "`num_workers` must be 0 or more. "
+            f"Received: num_workers={num_workers}"
         )
-    if validation_split is not None and subset not in subsets:
+    if not time_limit > 0:
         raise ValueError(
-            f"`subset` must be one of {subsets} with `validation_split`. "
-            f"Received: subset={subset!r}"
+            f"`time_limit` must be positive. Received: time_limit={time_limit}"
         )
-
-
-def _nothing_readable(skips: SkipLog, num_videos: int) -> str:
-    reason = next(iter(skips.reasons.values()))
-    return (
-        f"At least one of the {num_videos} videos must be readable. "
-        f"Received none, for example {reason}"
-    )

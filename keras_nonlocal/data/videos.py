@@ -50,10 +50,13 @@ class VideoList:
             end in seconds of the file.
         problems: What the annotations have that this list leaves out or has
             mended.
+        fps: Frames per second of videos that do not say, such as folders of
+            pictures; 0.0 if unknown.
 
     Raises:
-        ValueError: If the lengths disagree, a label is not a class number, a
-            segment ends before it starts or there are no class names.
+        ValueError: If the lengths disagree, a label is not a class number, an
+            action's class is not among the labels, a segment ends before it
+            starts or the class names are not different ones.
 
     >>> videos = VideoList(("a.mp4", "b.mp4"), [1, 0], ("jump", "run"))
     >>> len(videos), videos.labels.dtype
@@ -71,21 +74,29 @@ class VideoList:
     segments: np.ndarray | None = None
     actions: tuple[np.ndarray, ...] | None = None
     problems: tuple[Problem, ...] = ()
+    fps: float = 0.0
 
     def __post_init__(self) -> None:
         names = tuple(self.class_names)
-        if not names or not all(names):
+        if not names or not all(names) or len(set(names)) < len(names):
             raise ValueError(
-                "`class_names` must be one or more non-empty names. "
-                f"Received: class_names={names}"
+                "`class_names` must be one or more different names, none of "
+                f"them empty. Received: class_names={names}"
+            )
+        if not 0 <= self.fps < float("inf"):
+            raise ValueError(
+                f"`fps` must be 0 or positive. Received: fps={self.fps!r}"
             )
         paths, actions = tuple(self.paths), self.actions
         if actions is not None:
             actions = _checked_actions(actions, len(paths), len(names))
-        if self.labels is None and actions is not None:
-            labels = _classes_of(actions, len(names))
-        else:
-            labels = _checked_labels(self.labels, len(paths), len(names))
+        happening = (
+            None if actions is None else _classes_of(actions, len(names))
+        )
+        labels = happening if self.labels is None else self.labels
+        labels = _checked_labels(labels, len(paths), len(names))
+        if happening is not None:
+            _check_contained(happening, labels)
         fields = {
             "paths": paths,
             "class_names": names,
@@ -105,6 +116,13 @@ class VideoList:
     def multi_label(self) -> bool:
         """Whether a video may have any number of classes."""
         return self.labels.ndim == 2
+
+    def segment(self, number: int | np.integer) -> tuple[float, float] | None:
+        """The segment of a video; `None` if the list has none."""
+        if self.segments is None:
+            return None
+        start, end = self.segments[number].tolist()
+        return start, end
 
     def problem_counts(self) -> dict[str, int]:
         """Number of problems of each kind.
@@ -130,11 +148,21 @@ class VideoList:
     def subset(self, indices: Sequence[int] | np.ndarray) -> "VideoList":
         """The videos at `indices`, in that order, with the same classes.
 
+        Args:
+            indices: Their numbers, or for each video whether to take it.
+
+        Returns:
+            Their list.
+
+        Raises:
+            ValueError: If `indices` are neither integers nor as many booleans
+                as there are videos.
+
         >>> videos = VideoList(("a.mp4", "b.mp4"), [1, 0], ("jump", "run"))
         >>> videos.subset([1]).paths
         ('b.mp4',)
         """
-        indices = np.asarray(indices, "int64")
+        indices = _checked_indices(indices, len(self))
         segments, actions = self.segments, self.actions
         return VideoList(
             tuple(self.paths[i] for i in indices),
@@ -143,6 +171,7 @@ class VideoList:
             None if segments is None else segments[indices],
             None if actions is None else tuple(actions[i] for i in indices),
             self.problems,
+            self.fps,
         )
 
     def split(
@@ -150,11 +179,11 @@ class VideoList:
     ) -> "tuple[VideoList, VideoList]":
         """Splits every class at random, `fraction` of it to the second list.
 
-        Videos of several classes are split by the first of theirs.
-
         A class of two or more videos has at least one on each side; the one
-        video of a class of one goes to the first list. Both lists keep the
-        order of this one, and the same seed gives the same lists.
+        video of a class of one goes to the first list. Parts of one file stay
+        together, in the class of the first; videos of several classes are
+        split by the first of theirs. Both lists keep the order of this one,
+        and the same seed gives the same lists.
 
         Args:
             fraction: Share of the second list, in (0, 1).
@@ -177,20 +206,45 @@ class VideoList:
                 f"Received: fraction={fraction}"
             )
         rng = np.random.default_rng(seed)
-        second = np.zeros(len(self), bool)
         labels = self.labels
         if self.multi_label:
             labels = np.where(labels.any(axis=1), labels.argmax(axis=1), -1)
+        _, first, file_of = np.unique(
+            self.paths, return_index=True, return_inverse=True
+        )
+        # Files in the order of the list, not of their names.
+        first, rank = np.sort(first), np.argsort(np.argsort(first))
+        second = np.zeros(len(first), bool)
         for label in np.unique(labels):
-            members = np.flatnonzero(labels == label)
+            members = np.flatnonzero(labels[first] == label)
             count = min(
                 max(round(fraction * len(members)), 1), len(members) - 1
             )
             if count > 0:
                 second[rng.permutation(members)[:count]] = True
-        return (
-            self.subset(np.flatnonzero(~second)),
-            self.subset(np.flatnonzero(second)),
+        chosen = second[rank[file_of.reshape(-1)]]
+        return self.subset(~chosen), self.subset(chosen)
+
+
+def _checked_indices(
+    indices: Sequence[int] | np.ndarray, num_videos: int
+) -> np.ndarray:
+    values = np.asarray(indices)
+    if values.dtype == bool and values.shape == (num_videos,):
+        return np.flatnonzero(values)
+    if values.size and not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(
+            f"`indices` must be integers or {num_videos} booleans. "
+            f"Received: {values.dtype} of shape {values.shape}"
+        )
+    return values.astype("int64")
+
+
+def _check_contained(happening: np.ndarray, labels: np.ndarray) -> None:
+    if labels.shape != happening.shape or (happening > labels).any():
+        raise ValueError(
+            "`labels` must have the classes of all `actions`. Received: "
+            f"labels of shape {labels.shape} without some of them"
         )
 
 

@@ -38,6 +38,9 @@ _START_LIMIT = 60.0
 # Seconds after which a killed process is left to the system: one that waits
 # for a network disk only ends when that answers.
 _REAP_LIMIT = 2.0
+# Seconds after which a worker that nobody uses ends: pools may be held for as
+# long as the process lives, as TensorFlow holds the functions it calls.
+_IDLE_LIMIT = 10.0
 # Seconds after the time limit at which a worker ends by itself.
 _GRACE = 1.0
 # A day; a longer limit would be none.
@@ -81,9 +84,9 @@ class WorkerStartError(RuntimeError):
 class WorkerPool:
     """Calls a function in processes that are killed when they hang.
 
-    Workers start when they are first needed and end with the pool, at the
-    latest when this process ends, however it ends. Calls are begun in the
-    order in which they are made.
+    Workers start when they are needed, end when they are not for 10 seconds or
+    a little longer, and end with the pool, at the latest when this process
+    ends, however it ends. Calls are begun in the order in which they are made.
 
     Arguments and results travel pickled, arrays without further copies. In a
     worker the package `keras_nonlocal` is bare: its modules can be imported,
@@ -139,6 +142,8 @@ class WorkerPool:
         # may run anywhere, needs no lock.
         self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []
+        self._is_watched = False  # Guarded by `_turns` too.
+        _pools.add(self)
         self._finalizer = weakref.finalize(
             self, _end_all, self._workers, self._idle, self._process
         )
@@ -241,9 +246,33 @@ class WorkerPool:
         if worker.num_calls == self._max_calls:
             self._end(worker)
             return
+        worker.idle_since = time.monotonic()
         self._idle.append(worker)
+        self._watch()
         if self._is_closed:  # Perhaps since before the worker was idle.
             _end_all(self._workers, self._idle, self._process)
+
+    def _watch(self) -> None:
+        """Has a thread look at the idle workers, as long as there are any."""
+        with self._turns:
+            if not self._is_watched:
+                # Daemonic, and not keeping the pool.
+                threading.Thread(
+                    target=_watch, args=[weakref.ref(self)], daemon=True
+                ).start()
+                self._is_watched = True
+
+    def end_unused(self) -> bool:
+        """Ends workers idle for too long; whether there are others."""
+        latest = time.monotonic() - _IDLE_LIMIT
+        for worker in list(self._idle):
+            if worker.idle_since <= latest:
+                with contextlib.suppress(ValueError):  # Just taken.
+                    self._idle.remove(worker)
+                    self._end(worker)
+        with self._turns:
+            self._is_watched = bool(self._idle)
+            return self._is_watched
 
     def _idle_worker(self) -> "_Worker | None":
         while worker := _pop(self._idle):
@@ -291,11 +320,31 @@ class WorkerPool:
         self._workers.discard(worker)
 
 
+# To close all of them when the process ends.
+_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+
+
+def close_pools() -> None:
+    """Closes all pools of this process."""
+    for pool in list(_pools):
+        pool.close()
+
+
+def _watch(pool: weakref.ref[WorkerPool]) -> None:
+    while True:
+        time.sleep(_IDLE_LIMIT / 2)
+        watched = pool()
+        if watched is None or not watched.end_unused():
+            return
+        del watched
+
+
 class _Worker:
     """A process, and the parent's end of the socket that leads to it."""
 
     def __init__(self, target: str, command: Sequence[str]) -> None:
         self.num_calls = 0
+        self.idle_since = 0.0
         self._target = target
         self._socket, theirs = socket.socketpair()
         # The workers themselves share the cores.

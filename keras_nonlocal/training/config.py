@@ -24,6 +24,9 @@ class TrainConfig:
             pixels.
         flip: Whether half of the training clips are mirrored.
         seed: Seed of weights, order and augmentation.
+        num_workers: Processes that read videos; 0 reads in threads.
+        max_skipped: Share of clips that cannot be read above which training
+            ends, with an explanation.
         weights: What to start from instead of random weights, as the argument
             of `ResNet3D`; the classifier starts anew.
         rematerialize: What is computed again in the backward pass instead of
@@ -40,6 +43,8 @@ class TrainConfig:
     short_side: tuple[int, int] = (256, 320)
     flip: bool = True
     seed: int = 0
+    num_workers: int = 0
+    max_skipped: float = 0.5
     weights: str | None = None
     rematerialize: str | None = None
 

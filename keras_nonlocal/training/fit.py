@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_nonlocal.data.pipeline import SkipLog
 from keras_nonlocal.data.pipeline import clip_dataset
+from keras_nonlocal.data.skips import SkipLog
+from keras_nonlocal.data.skips import TooManySkipsError
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.evaluation.intervals import wilson_interval
 from keras_nonlocal.models import pretrained
@@ -21,6 +22,7 @@ from keras_nonlocal.models.memory import memory_plan
 from keras_nonlocal.models.rematerialization import rematerialize
 from keras_nonlocal.models.resnet3d import ResNet3D
 from keras_nonlocal.models.variants import Variant
+from keras_nonlocal.training.callbacks import SkipReport
 from keras_nonlocal.training.config import TrainConfig
 from keras_nonlocal.training.machine import available_memory
 from keras_nonlocal.training.optimizers import SGD
@@ -42,7 +44,8 @@ class TrainResult:
         parameters: Number of trainable weights.
         macs: Multiply-adds of one clip.
         seconds: Time of training, with the test after each epoch.
-        skipped: Reason for each video of which a clip could not be read.
+        skipped: Reason for each video that could not be read.
+        damaged: The same for those of which only some clips could be read.
     """
 
     name: str
@@ -56,6 +59,7 @@ class TrainResult:
     macs: int
     seconds: float
     skipped: dict[str, str]
+    damaged: dict[str, str]
 
     @property
     def accuracy(self) -> float:
@@ -97,7 +101,8 @@ def train(
         train_videos: Videos to train on.
         test_videos: Videos to test on: one clip of each after every epoch,
             which nothing is chosen by.
-        out: Folder for `model.keras` and `history.csv`; made if missing.
+        out: Folder for `model.keras`, `history.csv` and `skipped.json`, which
+            says why videos could not be read; made if missing.
         strategy: Where to train. Default: `default_strategy()`.
 
     Returns:
@@ -105,8 +110,10 @@ def train(
 
     Raises:
         ValueError: If the videos do not suffice for a batch, if the classes of
-            the two lists differ, if `config.weights` are of another network,
-            or if the loss is no longer finite.
+            the two lists differ, if videos may have several, if
+            `config.weights` are of another network, or if the loss is no longer
+            finite; `TooManySkipsError` if more clips than `config.max_skipped`
+            could not be read.
     """
     if train_videos.class_names != test_videos.class_names:
         raise ValueError(
@@ -114,10 +121,15 @@ def train(
             f"Received: {train_videos.class_names} and "
             f"{test_videos.class_names}"
         )
+    if train_videos.multi_label or test_videos.multi_label:
+        raise ValueError(
+            "`train_videos` and `test_videos` must have one class a video. "
+            "Received: videos that may have several"
+        )
     strategy = strategy or default_strategy()
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    skips = SkipLog()
+    skips = SkipLog(config.max_skipped)
     train_data = _dataset(train_videos, config, True, skips)
     test_data = _dataset(test_videos, config, False, skips)
     steps = len(train_videos) // config.batch_size
@@ -129,24 +141,14 @@ def train(
         fitted = model
         if config.rematerialize is not None:
             fitted = rematerialize(model, config.rematerialize)
-        _compile(fitted, config, steps * config.epochs, strategy)
+        compile_model(fitted, config, steps * config.epochs, strategy)
     _print_memory(model, config, strategy.num_replicas_in_sync)
     start = time.monotonic()
     with warnings.catch_warnings():
         # A test video that cannot be read makes the pass shorter than Keras
         # expects. It is in `skips`; no training is interrupted.
         warnings.filterwarnings("ignore", message="Your input ran out of data")
-        history = fitted.fit(
-            train_data,
-            epochs=config.epochs,
-            steps_per_epoch=steps,
-            validation_data=test_data,
-            callbacks=[
-                keras.callbacks.TerminateOnNaN(),
-                keras.callbacks.CSVLogger(str(out / "history.csv")),
-            ],
-            shuffle=False,  # The data set shuffles.
-        ).history
+        history = _fit(fitted, train_data, test_data, steps, config, skips, out)
     seconds = time.monotonic() - start
     _check_finite(name, history)
     trained = _network(variant, train_videos, "softmax")
@@ -155,6 +157,40 @@ def train(
     if skips.count:
         logging.warning("%s: skipped %d clips", name, skips.count)
     return _measure(name, trained, history, config, test_videos, seconds, skips)
+
+
+def _fit(
+    model: keras.Model,
+    train_data: tf.data.Dataset,
+    test_data: tf.data.Dataset,
+    steps: int,
+    config: TrainConfig,
+    skips: SkipLog,
+    out: pathlib.Path,
+) -> dict[str, list[float]]:
+    table = keras.callbacks.CSVLogger(str(out / "history.csv"))
+    try:
+        return model.fit(
+            train_data,
+            epochs=config.epochs,
+            steps_per_epoch=steps,
+            validation_data=test_data,
+            callbacks=[
+                keras.callbacks.TerminateOnNaN(),
+                SkipReport(skips, out / "skipped.json"),
+                table,
+            ],
+            shuffle=False,  # The data set shuffles.
+        ).history
+    except tf.errors.InvalidArgumentError:
+        # Of the pipeline's own error a page of traces is made on its way.
+        if skips.failure is None:
+            raise
+    finally:
+        skips.save(out / "skipped.json")
+        if table.csv_file is not None:  # Keras closes it only at a good end.
+            table.csv_file.close()
+    raise TooManySkipsError(skips.failure)
 
 
 def _dataset(
@@ -170,6 +206,7 @@ def _dataset(
         flip=config.flip,
         repeat=training,
         seed=config.seed,
+        num_workers=config.num_workers,
         skips=skips,
     )
 
@@ -194,12 +231,20 @@ def _start_from(weights: str, model: keras.Model, variant: Variant) -> None:
         checkpoint.fill(trunk, variant)
 
 
-def _compile(
+def compile_model(
     model: keras.Model,
     config: TrainConfig,
     steps: int,
     strategy: tf.distribute.Strategy,
 ) -> None:
+    """Compiles a network that gives logits, as `train` does.
+
+    Args:
+        model: The network, made in the scope of `strategy`.
+        config: Settings.
+        steps: Of the whole training.
+        strategy: Where it trains.
+    """
     warmup = int(config.warmup * steps)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else config.learning_rate,
@@ -273,31 +318,35 @@ def _measure(
     seconds: float,
     skips: SkipLog,
 ) -> TrainResult:
-    # A log of this pass alone says which videos the scores are of.
-    left_out = SkipLog()
-    data = _dataset(videos, config, False, left_out)
-    scores = np.concatenate(
-        [model.predict_on_batch(clips) for clips, _ in data]
+    # Numbers in place of labels say which videos the scores are of.
+    count = len(videos)
+    numbered = dataclasses.replace(
+        videos,
+        labels=np.arange(count),
+        class_names=tuple(str(number) for number in range(count)),
     )
-    tested = [
-        number
-        for number, path in enumerate(videos.paths)
-        if path not in left_out.reasons
+    batches = [
+        (model.predict_on_batch(clips), numbers)
+        for clips, numbers in _dataset(numbered, config, False, SkipLog())
     ]
-    labels = videos.labels[tested]
+    scores, tested = (
+        np.concatenate(parts) for parts in zip(*batches, strict=True)
+    )
+    right = np.argmax(scores, axis=1) == videos.labels[tested]
     side = config.crop_size
     return TrainResult(
         name=name,
         model=model,
         history=history,
-        correct=int(np.sum(np.argmax(scores, axis=1) == labels)),
+        correct=int(np.sum(right)),
         tested=len(tested),
         scores=scores,
-        tested_videos=tested,
+        tested_videos=tested.tolist(),
         parameters=sum(
             int(np.prod(weight.shape)) for weight in model.trainable_weights
         ),
         macs=count_macs(model, (config.clip.num_frames, side, side, 3)),
         seconds=seconds,
         skipped=skips.reasons,
+        damaged=skips.damaged,
     )

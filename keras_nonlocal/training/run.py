@@ -14,11 +14,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_nonlocal.data.decode import read_frames
-from keras_nonlocal.data.decode import scan
-from keras_nonlocal.data.sampling import frame_indices
-from keras_nonlocal.data.sampling import middle_start
-from keras_nonlocal.data.transforms import center_transform
+from keras_nonlocal.data.clips import ClipRequest
+from keras_nonlocal.data.clips import read_clip
+from keras_nonlocal.data.decode import VideoError
+from keras_nonlocal.data.pipeline import TIME_LIMIT
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.evaluation.views import score_video
 from keras_nonlocal.export import export_saved_model
@@ -31,6 +30,7 @@ from keras_nonlocal.visualization import report
 
 _PACKAGES = ("keras-nonlocal", "keras", "tensorflow", "numpy", "av")
 _NUM_SAMPLES = 8
+_EXPORTED = "saved_model"
 
 
 def run(
@@ -75,48 +75,77 @@ def run(
             name, variant, config, train_videos, test_videos, out / name
         )
         results.append(result)
-    path = test_videos.paths[results[0].tested_videos[0]]
-    predicted = {
-        result.name: _export_and_predict(
-            result, config, test_videos, path, out / result.name
-        )
-        for result in results
-    }
-    numbers = _numbers(
-        title, results, config, train_videos, test_videos, path, predicted
-    )
-    (out / "results.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    for result in results:
+        _export(result, config, test_videos, out / result.name)
+    numbers = _numbers(title, results, config, train_videos, test_videos)
+    _write(numbers, out)
+    numbers["predicted_video"] = _predict(results, config, test_videos, out)
+    _write(numbers, out)
     sections = _sections(notes, results, config, test_videos, numbers)
     page = report.page(title, [*opening, *sections])
     (out / "index.html").write_text(page, encoding="utf-8")
     return numbers
 
 
-def _export_and_predict(
+def _write(numbers: dict, out: pathlib.Path) -> None:
+    (out / "results.json").write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+def _export(
     result: TrainResult,
     config: TrainConfig,
     videos: VideoList,
-    path: str,
     out: pathlib.Path,
-) -> list[float]:
-    """Scores of a video by the exported model, as loaded from its folder."""
+) -> None:
     about = {
         "class_names": list(videos.class_names),
-        "clip": str(config.clip),
+        "clip": dataclasses.asdict(config.clip),
         "crop_size": config.crop_size,
         "short_side": config.short_side[0],
     }
-    folder = out / "saved_model"
-    export_saved_model(result.model, folder, about, overwrite=True)
-    loaded = tf.saved_model.load(os.fspath(folder))
-    scores = score_video(
-        loaded.serve,
-        path,
-        config.clip,
-        crop_size=config.crop_size,
-        short_side=config.short_side[0],
-    )
-    return [float(score) for score in scores]
+    export_saved_model(result.model, out / _EXPORTED, about, overwrite=True)
+
+
+def _predict(
+    results: Sequence[TrainResult],
+    config: TrainConfig,
+    videos: VideoList,
+    out: pathlib.Path,
+) -> dict | None:
+    """Scores of a test video by the exported models, as loaded from disk.
+
+    Of the first of which ten clips can be read: what was tested is one clip.
+    """
+    models = {
+        result.name: tf.saved_model.load(
+            os.fspath(out / result.name / _EXPORTED)
+        )
+        for result in results
+    }
+    for number in results[0].tested_videos:
+        try:
+            scores = {
+                name: score_video(
+                    model.serve,
+                    videos.paths[number],
+                    config.clip,
+                    crop_size=config.crop_size,
+                    short_side=config.short_side[0],
+                    segment=videos.segment(number),
+                    fps=videos.fps,
+                    seconds=TIME_LIMIT,
+                ).tolist()
+                for name, model in models.items()
+            }
+        except VideoError as error:
+            logging.warning("Another video is predicted. %s", error)
+            continue
+        return {
+            "path": videos.paths[number],
+            "class_name": videos.class_names[videos.labels[number]],
+            "scores": scores,
+        }
+    return None
 
 
 def _numbers(
@@ -125,12 +154,12 @@ def _numbers(
     config: TrainConfig,
     train_videos: VideoList,
     test_videos: VideoList,
-    path: str,
-    predicted: Mapping[str, list[float]],
 ) -> dict:
     skipped: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     for result in results:
         skipped.update(result.skipped)
+        damaged.update(result.damaged)
     return {
         "title": title,
         "date": datetime.date.today().isoformat(),
@@ -147,6 +176,7 @@ def _numbers(
         "test_videos": len(test_videos),
         "class_names": list(test_videos.class_names),
         "skipped": skipped,
+        "damaged": damaged,
         "networks": [
             {
                 "name": result.name,
@@ -161,7 +191,7 @@ def _numbers(
             }
             for result in results
         ],
-        "predicted_video": {"path": path, "scores": dict(predicted)},
+        "predicted_video": None,
     }
 
 
@@ -193,9 +223,9 @@ def _sections(
         report.heading("Clips and predictions"),
         *_samples(results, config, videos),
         report.heading("The exported model on a file"),
-        *_predicted(numbers, videos),
+        *_predicted(numbers["predicted_video"], videos.class_names),
         report.heading("Files that could not be read"),
-        *_skipped(numbers["skipped"]),
+        *_unread(numbers["skipped"], numbers["damaged"]),
         report.heading("How this was made"),
         report.code(_settings(numbers)),
     ]
@@ -240,7 +270,7 @@ def _samples(
         path = videos.paths[number]
         samples.append(
             report.prediction(
-                figures.film_strip(_middle_clip(path, config)),
+                figures.film_strip(_middle_clip(videos, number, config)),
                 pathlib.Path(path).name,
                 videos.class_names[videos.labels[number]],
                 videos.class_names,
@@ -250,41 +280,60 @@ def _samples(
     return samples
 
 
-def _middle_clip(path: str, config: TrainConfig) -> np.ndarray:
+def _middle_clip(
+    videos: VideoList, number: int, config: TrainConfig
+) -> np.ndarray:
     """At most 8 frames of the clip that was scored."""
-    video = scan(path)
-    start = middle_start(config.clip, video.num_frames)
-    indices = frame_indices(start, config.clip, video.num_frames)
-    crop = center_transform(
-        video.height, video.width, config.crop_size, config.short_side[0]
+    request = ClipRequest(
+        videos.paths[number],
+        config.clip,
+        config.crop_size,
+        config.short_side,
+        segment=videos.segment(number),
+        fps=videos.fps,
+        seconds=TIME_LIMIT,
     )
-    indices = indices[:: -(-len(indices) // 8)]
-    return read_frames(path, indices, crop.short_side, crop)
+    frames = read_clip(request).frames
+    return frames[:: -(-len(frames) // 8)]
 
 
-def _predicted(numbers: dict, videos: VideoList) -> list[str]:
-    path = numbers["predicted_video"]["path"]
-    label = videos.labels[videos.paths.index(path)]
+def _predicted(predicted: dict | None, class_names: Sequence[str]) -> list[str]:
+    if predicted is None:
+        return [report.paragraph("No test video could be read in ten places.")]
     rows = [
         (name, *(f"{score:.1%}" for score in scores))
-        for name, scores in numbers["predicted_video"]["scores"].items()
+        for name, scores in predicted["scores"].items()
     ]
     return [
         report.paragraph(
-            f"{path} (its class is {videos.class_names[label]}), mean over 10 "
-            "clips, by the SavedModel of each network as loaded from disk:"
+            f"{predicted['path']} (its class is {predicted['class_name']}), "
+            "mean over 10 clips, by the SavedModel of each network as loaded "
+            "from disk:"
         ),
-        report.table(("network", *videos.class_names), rows),
+        report.table(("network", *class_names), rows),
     ]
 
 
-def _skipped(skipped: Mapping[str, str]) -> list[str]:
-    if not skipped:
+def _unread(
+    skipped: Mapping[str, str], damaged: Mapping[str, str]
+) -> list[str]:
+    if not skipped and not damaged:
         return [report.paragraph("None: every video could be read.")]
-    return [report.table(("file", "reason"), list(skipped.items()))]
+    rows = [
+        (path, kind, reason)
+        for kind, files in (("no clip", skipped), ("some clips", damaged))
+        for path, reason in files.items()
+    ]
+    return [report.table(("file", "what was read", "reason"), rows)]
 
 
 def _settings(numbers: dict) -> str:
-    measured = ("title", "networks", "skipped", "predicted_video")
+    measured = (
+        "title",
+        "networks",
+        "skipped",
+        "damaged",
+        "predicted_video",
+    )
     settings = {k: v for k, v in numbers.items() if k not in measured}
     return json.dumps(settings, indent=1)

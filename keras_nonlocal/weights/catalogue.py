@@ -44,6 +44,8 @@ class WeightsEntry:
             that it comes in.
         package: The Python package that it comes in.
         activation: What makes scores of its logits, where it is not a softmax.
+        sampling: Whose rule chose the frames of its published scores, a name
+            of `keras_nonlocal.data.sampling.RULES`; `None` for none of them.
         note: What else there is to know.
     """
 
@@ -59,6 +61,7 @@ class WeightsEntry:
     member: str | None = None
     package: str | None = None
     activation: str | None = None
+    sampling: str | None = None
     note: str = ""
 
     @property
@@ -103,6 +106,7 @@ def _video_nonlocal_net() -> list[WeightsEntry]:
             f"{base}{name}.pkl",
             NON_COMMERCIAL,
             scores=_scores(top1, top5),
+            sampling="paper",
         )
         for name, variant, top1, top5 in rows
     ]
@@ -202,6 +206,7 @@ def _slowfast() -> list[WeightsEntry]:
             f"{base}{name}.pkl",
             "Apache-2.0",
             scores=_scores(top1, top5),
+            sampling="slowfast",
             note=_UNVERIFIED_ORDER
             + ("; network inferred from its name" if "NOPOOL" in name else ""),
         )
@@ -374,6 +379,7 @@ def _mmaction2() -> list[WeightsEntry]:
                     float(top1), None if top5 == "-" else float(top5)
                 ),
                 digest=f"sha256:{suffix[-8:]}",
+                sampling="mmaction2",
                 note="" if network else "a temporal shift network: none here",
             )
         )

@@ -18,6 +18,7 @@ from keras_nonlocal import VARIANTS
 from keras_nonlocal import ResNet3D
 from keras_nonlocal import make_relation_dataset
 from tests import checks
+from tests.cli import usage
 from tests.weights import checkpoints
 
 
@@ -127,17 +128,55 @@ def test_train_starts_from_a_trained_network(trained, tmp_path):
     assert network["parameters"] == before["networks"][0]["parameters"]
 
 
-def test_train_says_what_is_wrong(tmp_path):
-    output = command("train", f"--data={tmp_path}", status=1)
-    assert "CLASS" in output
-    output = command(
-        "train", f"--data={tmp_path}", "--variants=resnet", status=1
+CHARADES = """id,actions,length
+A,c001 0.5 1.5;c000 0.0 1.0,2.0
+"""
+
+
+@pytest.fixture
+def awkward(tmp_path):
+    """Lists with what they need, and nothing that could be trained on."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "Charades_v1_train.csv").write_text(CHARADES)
+    (tmp_path / "A.mp4").touch()
+    (tmp_path / "classes.txt").write_text("c000 Dress\nc001 Undress\n")
+    for name in "abcde":
+        (tmp_path / "videos" / "run").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / "run" / f"{name}.mp4").touch()
+    return tmp_path
+
+
+def test_train_says_what_is_wrong(awkward):
+    videos = f"--data={awkward / 'videos'}"
+    charades = (
+        f"--data={awkward / 'Charades_v1_train.csv'}",
+        f"--class_names={awkward / 'classes.txt'}",
     )
-    assert "--variants must be among" in output and "nl_i3d_r50" in output
-    output = command(
-        "train", f"--data={tmp_path}", "--weights=kinetics400", status=1
-    )
-    assert "needs a `variant`" in output
+    uses = {
+        (): "--data must have a value",
+        (f"--data={awkward / 'empty'}",): "CLASS/*.mp4",
+        (f"--data={awkward / 'absent'}",): "absent (does not exist)",
+        charades: "--data must have one class a video",
+        (videos, "--variants=resnet"): "--variants must be among c2d_r50",
+        (videos, "--weights=kinetics400"): "needs a `variant`",
+        (videos, "--class_names=x"): "Received: class_names",
+        (videos, "--clip=foo"): "--clip: `text` must be frames and sampling",
+        (videos, "--clip=0x1"): "`num_frames` must be a positive integer",
+        (videos, "--short_side=128"): "two whole numbers, as 128,160. "
+        "Received: 128",
+        (videos, "--short_side=a,b"): "two whole numbers",
+        (videos, "--crop_size=129"): "crop_size=129, short_side=(128, 160)",
+        (videos, "--crop_size=0"): "--crop_size=0",
+        (videos, "--batch_size=0"): "--batch_size=0",
+        (videos, "--workers=-1"): "--workers=-1",
+        (videos, "--epochs=0"): "--epochs=0",
+        (videos, "--seed=-1"): "--seed=-1",
+        (videos, "--learning_rate=0"): "`learning_rate` must be positive",
+        (videos, "--held_out=1"): "--held_out: `fraction` must be between",
+        (videos,): "16 or more videos to train on, those of a step. Received: "
+        "4 of 5 with --held_out=0.2",
+    }
+    usage.check_refused("train", uses)
 
 
 def test_predict_says_what_is_wrong(tmp_path):

@@ -2,7 +2,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
 import zlib
 
 import numpy as np
@@ -10,30 +9,13 @@ import pytest
 import tensorflow as tf
 
 from keras_nonlocal.data import decode
-from keras_nonlocal.data import pipeline
-from keras_nonlocal.data import transforms
-from keras_nonlocal.data.sampling import ClipSpec
+from keras_nonlocal.data.augmentation import ColorJitter
+from keras_nonlocal.data.augmentation import MixUp
+from keras_nonlocal.data.skips import SkipLog
 from keras_nonlocal.data.videos import VideoList
-
-CLIP = ClipSpec(4, 2)
-
-
-def dataset(videos, *, training, **changes):
-    arguments = {"batch_size": 4, "crop_size": 24, "short_side": (24, 32)}
-    return pipeline.clip_dataset(
-        videos, CLIP, training=training, **(arguments | changes)
-    )
-
-
-def arrays(batches):
-    """(frames, labels) of a whole epoch."""
-    frames, labels = zip(*batches.as_numpy_iterator(), strict=True)
-    return np.concatenate(frames), np.concatenate(labels)
-
-
-def assert_same(first, second):
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a, b)
+from tests.data.batches import arrays
+from tests.data.batches import assert_same
+from tests.data.batches import dataset
 
 
 @pytest.fixture
@@ -137,26 +119,6 @@ def test_training_without_flip(relation):
     assert not any(flipped for _, _, flipped in found)
 
 
-def test_augmentation_is_what_transforms_makes_of_the_numbers(relation):
-    """The reader called directly, as the graph calls it."""
-    videos = relation[0]
-    reader = pipeline._ClipReader(
-        videos, CLIP, 24, (24, 32), True, pipeline.SkipLog()
-    )
-    units = np.array([0.9, 0.99, 0.5, 0.2, 0.8, 0.3], "float32")
-    frames, label = reader.training(np.int32(7), units)
-    transform = transforms.random_transform(
-        units[2:], 32, 32, 24, (24, 32), True
-    )
-    assert transform.flip
-    assert transform.short_side == 28
-    indices = [8, 10, 12, 14]
-    whole = decode.read_frames(videos.paths[7], indices, short_side=28)
-    np.testing.assert_array_equal(frames, transform(whole))
-    assert label == videos.labels[7]
-    assert label.dtype == np.int32
-
-
 def test_seed_and_epoch_decide(relation):
     first = dataset(relation[0], training=True, seed=5)
     epochs = [arrays(first), arrays(first)]
@@ -185,7 +147,7 @@ def test_training_drops_the_remainder_and_knows_its_length(relation):
 
 def test_training_replaces_what_cannot_be_read(relation, broken):
     videos = broken(relation[0], [3, 4, 11])
-    skips = pipeline.SkipLog()
+    skips = SkipLog()
     batches = dataset(
         videos,
         training=True,
@@ -208,25 +170,11 @@ def test_training_replaces_what_cannot_be_read(relation, broken):
 
 def test_evaluation_leaves_out_what_cannot_be_read(relation, broken):
     videos = broken(relation[1], [0, 5])
-    skips = pipeline.SkipLog()
+    skips = SkipLog()
     batches = dataset(videos, training=False, skips=skips)
     expected = arrays(dataset(relation[1], training=False))
     assert_same(arrays(batches), [part[1:5] for part in expected])
     assert skips.count == 2
-
-
-def test_a_partly_readable_video_is_used_where_it_can_be(shared):
-    """The decoder gives 28 of this file's 50 frames."""
-    path = str(shared / "data" / "awkward" / "corrupted.mp4")
-    videos = VideoList((path,), np.zeros(1, int), ("a",))
-    skips = pipeline.SkipLog()
-    reader = pipeline._ClipReader(videos, CLIP, 24, (24, 32), False, skips)
-    units = np.zeros(6, "float32")
-    assert reader.training(np.int32(0), units)[0].shape == (4, 24, 24, 3)
-    assert skips.count == 0
-    units[1] = 0.99
-    with pytest.raises(ValueError, match="Received none.*28 of 50"):
-        reader.training(np.int32(0), units)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -246,6 +194,12 @@ def test_no_readable_video_is_an_error(relation, broken, training):
         ({"crop_size": 0}, "crop_size=0"),
         ({"crop_size": 25}, "crop_size=25"),
         ({"short_side": (30, 29)}, r"short_side=\(30, 29\)"),
+        ({"process": (2, 2)}, r"process=\(2, 2\)"),
+        ({"process": (1, 2)}, "at least 8 videos.*Received: 6"),
+        ({"num_workers": -1}, "num_workers=-1"),
+        ({"time_limit": 0}, "time_limit=0"),
+        ({"decoder": "other"}, "`decoder`.*'other'"),
+        ({"flip_pairs": [("left", "right")]}, "'left', 'right'"),
     ],
 )
 def test_refuses(relation, changes, message):
@@ -257,97 +211,6 @@ def test_refuses_an_empty_list():
     videos = VideoList((), [], ("a",))
     with pytest.raises(ValueError, match="at least 1 videos"):
         dataset(videos, training=False)
-
-
-def test_skip_log_counts_from_many_threads():
-    skips = pipeline.SkipLog()
-
-    def add(name):
-        for _ in range(200):
-            skips.add(name, ValueError(f"{name} is broken"))
-
-    threads = [
-        threading.Thread(target=add, args=(f"{i % 2}.mp4",)) for i in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert skips.count == 1600
-    reasons = {"0.mp4": "0.mp4 is broken", "1.mp4": "1.mp4 is broken"}
-    assert skips.reasons == reasons
-    # A caller that changes the copy does not change the log.
-    skips.reasons.clear()
-    assert skips.reasons == reasons
-
-
-def test_warns_once_about_each_file(relation, broken, monkeypatch):
-    warned = []
-    monkeypatch.setattr(
-        pipeline.logging, "warning", lambda _, error: warned.append(str(error))
-    )
-    videos = broken(relation[1], [1, 2])
-    batches = dataset(videos, training=False)
-    arrays(batches)
-    arrays(batches)
-    paths = sorted(message.split(": ")[0] for message in warned)
-    assert paths == list(videos.paths[1:3])
-
-
-def from_directory(relation, **changes):
-    root = relation[0].paths[0].rsplit("/", 2)[0]
-    arguments = {"num_frames": 4, "batch_size": 2, "crop_size": 24}
-    arguments |= {"short_side": (24, 32)} | changes
-    return pipeline.video_dataset_from_directory(root, **arguments)
-
-
-def test_from_directory(relation):
-    batches = from_directory(relation)
-    assert batches.class_names == ["different_colour", "same_colour"]
-    assert batches.skips.count == 0
-    assert batches.cardinality() == 6
-    assert_same(
-        arrays(batches),
-        arrays(dataset(relation[0], training=True, batch_size=2)),
-    )
-
-
-def test_from_directory_without_shuffle(relation):
-    batches = from_directory(relation, shuffle=False)
-    assert_same(arrays(batches), arrays(dataset(relation[0], training=False)))
-
-
-def test_from_directory_split(relation):
-    train, validation = from_directory(
-        relation, validation_split=0.25, subset="both", seed=3
-    )
-    first, second = relation[0].split(0.25, seed=3)
-    options = {"batch_size": 2, "seed": 3}
-    expected = arrays(dataset(first, training=True, **options))
-    assert_same(arrays(train), expected)
-    assert_same(arrays(validation), arrays(dataset(second, training=False)))
-    assert train.skips is not validation.skips
-    for subset, part in ("training", expected), ("validation", None):
-        batches = from_directory(
-            relation, validation_split=0.25, subset=subset, seed=3
-        )
-        part = arrays(validation) if part is None else part
-        assert_same(arrays(batches), part)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"subset": "training"}, "`subset` needs `validation_split`"),
-        ({"validation_split": 0.5}, "`subset` must be one of"),
-        ({"validation_split": 0.5, "subset": "test"}, "subset='test'"),
-        ({"validation_split": 2.0, "subset": "both"}, "`fraction`"),
-        ({"num_frames": 0}, "`num_frames`"),
-    ],
-)
-def test_from_directory_refuses(relation, changes, message):
-    with pytest.raises(ValueError, match=message):
-        from_directory(relation, **changes)
 
 
 SCRIPT = """
@@ -418,3 +281,104 @@ def test_evaluation_knows_how_many_batches_there_should_be(relation, broken):
     videos = broken(relation[1], [2])
     batches = dataset(videos, training=False)
     assert int(batches.cardinality()) == len(list(batches))
+
+
+def test_processes_together_read_what_one_would(relation):
+    """Steps of 4 clips: of one process, of two with 2 each, of four with 1."""
+    whole = list(dataset(relation[0], training=True, seed=5))
+    for count in (2, 4):
+        parts = [
+            list(
+                dataset(
+                    relation[0],
+                    training=True,
+                    seed=5,
+                    batch_size=4 // count,
+                    process=(index, count),
+                )
+            )
+            for index in range(count)
+        ]
+        for step, (frames, labels) in enumerate(whole):
+            assert_same(
+                (frames, labels),
+                [
+                    # Clips in turn: one of each process.
+                    np.stack([part[step][i] for part in parts], 1).reshape(
+                        value.shape
+                    )
+                    for i, value in enumerate((frames, labels))
+                ],
+            )
+
+
+def test_processes_together_evaluate_every_video_once(relation):
+    found = [
+        arrays(dataset(relation[1], training=False, process=(index, 4)))[1]
+        for index in range(4)
+    ]
+    assert [len(labels) for labels in found] == [2, 2, 1, 1]
+    expected = relation[1].labels
+    for index, labels in enumerate(found):
+        assert labels.tolist() == expected[index::4].tolist()
+
+
+def test_workers_read_the_same_clips(relation):
+    for training in (True, False):
+        expected = arrays(dataset(relation[1], training=training))
+        batches = dataset(relation[1], training=training, num_workers=2)
+        assert_same(arrays(batches), expected)
+
+
+def test_augmentation_is_a_function_of_the_seed(relation):
+    plain = arrays(dataset(relation[1], training=True))
+    options = {"training": True, "augment": ColorJitter()}
+    batches = dataset(relation[1], **options)
+    first, second = arrays(batches), arrays(batches)
+    again = dataset(relation[1], num_parallel_calls=3, **options)
+    assert_same(arrays(again), first)
+    assert_same(arrays(again), second)
+    assert first[1].tolist() == plain[1].tolist()
+    assert first[0].dtype == np.uint8
+    # Each clip has its own colours.
+    changes = [
+        np.mean(a - b) for a, b in zip(first[0] * 1.0, plain[0], strict=True)
+    ]
+    assert len(set(changes)) == len(changes)
+    evaluated = dataset(relation[1], training=False, augment=ColorJitter())
+    assert_same(arrays(evaluated), arrays(dataset(relation[1], training=False)))
+
+
+def test_mixed_labels(relation):
+    mix = MixUp(1.0)
+    batches = dataset(relation[1], training=True, mix=mix, batch_size=3)
+    assert batches.element_spec[1] == tf.TensorSpec((3, 2), tf.float32)
+    labels = arrays(batches)[1]
+    np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
+    assert ((labels > 0.01) & (labels < 0.99)).any()
+    clips, labels = arrays(dataset(relation[1], training=False, mix=mix))
+    expected = arrays(dataset(relation[1], training=False))
+    np.testing.assert_array_equal(clips, expected[0])
+    np.testing.assert_array_equal(labels, np.eye(2)[expected[1]])
+
+
+def test_several_classes(relation):
+    """In training the labels of the clip, in evaluation of the video."""
+    paths = relation[1].paths[:3]
+    actions = [[[0, 0.0, 60.0]], [[1, 50.0, 60.0]], []]
+    videos = VideoList(paths, None, ("a", "b"), actions=actions)
+    labels = arrays(dataset(videos, training=False))[1]
+    assert labels.tolist() == [[1, 0], [0, 1], [0, 0]]
+    # The videos end before the second action begins.
+    batches = dataset(videos, training=True, batch_size=3)
+    assert batches.element_spec[1] == tf.TensorSpec((3, 2), tf.float32)
+    labels = arrays(batches)[1]
+    assert sorted(labels.tolist()) == [[0, 0], [0, 0], [1, 0]]
+
+
+def test_too_many_skips_end_the_iteration(relation, broken):
+    videos = broken(relation[0], range(1, 12))
+    skips = SkipLog(max_share=0.3)
+    batches = dataset(videos, training=True, skips=skips, repeat=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="At most 30%"):
+        list(batches.take(30))

@@ -30,6 +30,7 @@ def test_keeps_a_read_only_copy_of_the_labels():
         (("x",), [0.5], ("a", "b"), "`labels` must be integers"),
         ((), [], (), "`class_names`"),
         (("x",), [0], ("",), "`class_names`"),
+        (("x",), [0], ("a", "a"), "different names"),
     ],
 )
 def test_says_what_is_wrong(paths, labels, names, message):
@@ -90,7 +91,7 @@ def test_several_classes_are_those_of_the_actions():
     assert videos.multi_label
     assert videos.labels.tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
     assert videos.labels.dtype == np.float32
-    given = np.eye(3)
+    given = np.ones((3, 3))
     assert several(labels=given).labels.tolist() == given.tolist()
 
 
@@ -128,6 +129,9 @@ def test_existing_lists_what_is_missing(tmp_path):
     [
         ({"labels": np.zeros((3, 2))}, r"must have shape \(3, 3\)"),
         ({"labels": np.full((3, 3), 0.5)}, "must be zeros and ones"),
+        ({"labels": np.zeros((3, 3))}, "the classes of all `actions`"),
+        ({"labels": [0, 0, 0]}, "the classes of all `actions`"),
+        ({"fps": -1.0}, "`fps` must be 0 or positive"),
         ({"actions": [[]]}, "`actions` must have 3 arrays"),
         ({"actions": [[[3, 0, 1]], [], []]}, "class number in .*video 0"),
         ({"actions": [[], [[1, 2, 2]], []]}, "start < end.*video 1"),
@@ -140,3 +144,22 @@ def test_existing_lists_what_is_missing(tmp_path):
 def test_says_what_is_wrong_with_times(changes, message):
     with pytest.raises(ValueError, match=message):
         several(**changes)
+
+
+def test_subset_by_mask():
+    videos = make([2, 2])
+    assert videos.subset(videos.labels == 1).paths == ("2.mp4", "3.mp4")
+    for wrong in ([True], [0.0, 1.0]):
+        with pytest.raises(ValueError, match="integers or 4 booleans"):
+            videos.subset(wrong)
+
+
+def test_parts_of_one_file_stay_together():
+    paths = [f"{name}.mp4" for name in "ddccbbaa"]
+    segments = [[0, 1], [1, 2]] * 4
+    videos = VideoList(paths, [0] * 8, ("x",), segments)
+    train, validation = videos.split(0.5, seed=1)
+    assert len(train) == len(validation) == 4
+    assert not set(train.paths) & set(validation.paths)
+    assert validation.segment(1) == (1.0, 2.0)
+    assert make([1]).segment(0) is None

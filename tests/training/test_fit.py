@@ -13,6 +13,7 @@ from keras_nonlocal import ResNet3D
 from keras_nonlocal import Variant
 from keras_nonlocal import VideoList
 from keras_nonlocal import train
+from keras_nonlocal.data.skips import TooManySkipsError
 from keras_nonlocal.training import fit
 from tests import checks
 
@@ -102,13 +103,48 @@ def test_bad_files_are_skipped_counted_and_reported(videos, config, tmp_path):
 def test_a_file_read_in_part_is_tested_where_it_can_be(
     videos, config, tmp_path, shared
 ):
-    """Random clips of it fail, the middle one in the test does not."""
+    """Random clips of it fail, an earlier one and the middle one do not."""
     awkward = shared / "data" / "awkward" / "corrupted.mp4"
     both = with_bad_file(videos, awkward)
     config = dataclasses.replace(config, batch_size=17, epochs=8)
     result = train("tiny", TINY, config, both, both, tmp_path)
-    assert set(result.skipped) == {str(awkward)}
+    assert result.skipped == {}
+    assert set(result.damaged) == {str(awkward)}
+    written = json.loads((tmp_path / "skipped.json").read_text())
+    assert written["damaged"] == result.damaged
     assert result.tested == len(result.scores) == 17
+
+
+def test_parts_of_one_file_are_told_apart(videos, config, tmp_path):
+    """Two of the four parts are not in their files; their rows are not read."""
+    paths = (videos.paths[0], videos.paths[1]) * 2
+    segments = [[0, 0.3], [9, 10], [9, 10], [0, 0.3]]
+    parts = VideoList(paths, [0, 1, 0, 1], videos.class_names, segments)
+    config = dataclasses.replace(config, epochs=1)
+    result = train("tiny", TINY, config, videos, parts, tmp_path)
+    assert result.tested_videos == [0, 3]
+    assert result.tested == len(result.scores) == 2
+    right = result.scores.argmax(axis=1) == [0, 1]
+    assert result.correct == right.sum()
+
+
+def test_too_many_bad_files_end_training(videos, config, tmp_path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    paths = (*videos.paths[:2], *[str(bad)] * 30)
+    mostly_bad = VideoList(paths, [0, 1] * 16, videos.class_names)
+    config = dataclasses.replace(config, max_skipped=0.3, epochs=20)
+    with pytest.raises(TooManySkipsError, match="At most 30%.*bad.mp4") as info:
+        train("tiny", TINY, config, mostly_bad, videos, tmp_path)
+    assert len(str(info.value)) < 500
+    written = json.loads((tmp_path / "skipped.json").read_text())
+    assert set(written["skipped"]) == {str(bad)}
+
+
+def test_several_classes_a_video_are_refused(videos, config, tmp_path):
+    several = VideoList(videos.paths[:1], [[1, 1]], videos.class_names)
+    with pytest.raises(ValueError, match="one class a video"):
+        train("tiny", TINY, config, videos, several, tmp_path)
 
 
 def test_plans_its_memory_and_can_save_it(

@@ -119,11 +119,12 @@ class Collector:
         """Counts something that is not as it should be."""
         self.problems.append(Problem(kind, where, detail[:_MAX_SHOWN]))
 
-    def videos(self, class_names: Iterable[str]) -> VideoList:
+    def videos(self, class_names: Iterable[str], fps: float = 0.0) -> VideoList:
         """The list of all that was collected.
 
         Args:
             class_names: The name of every class, in the order of the numbers.
+            fps: Of folders of pictures.
 
         Returns:
             The videos, in the order of the file.
@@ -143,6 +144,7 @@ class Collector:
             _segments(entries),
             None if None in actions else tuple(map(_rows_of_three, actions)),
             tuple(self.problems),
+            fps,
         )
 
     def error(self, problems: Iterable[Problem]) -> ValueError:

@@ -55,7 +55,7 @@ def read_ava_frames(
             file of them. `None`: the numbers are the names; a list without
             any labels, as that of AVA is, has the one class "unlabelled",
             which no video belongs to.
-        fps: Frame numbers a second, with which the times of actions are
+        fps: Pictures a second, with which the times of actions are
             reckoned from the first picture: 30 for AVA, 24 for Charades.
 
     Returns:
@@ -72,7 +72,7 @@ def read_ava_frames(
                 "`root` and `class_names` are for a frame list. Received: "
                 f"path={path}, a folder, root={root}, class_names={class_names}"
             )
-        return _frame_folders(path)
+        return _frame_folders(path, fps)
     videos = parse_frame_list(
         read_text(path, _MAX_BYTES),
         class_names=resolved_names(class_names),
@@ -145,7 +145,7 @@ def parse_frame_list(
     )
     used = list(itertools.chain.from_iterable(known.values()))
     numbers = names_of_numbers(used) if used else [UNLABELLED]
-    return found.videos(class_names or numbers)
+    return found.videos(class_names or numbers, fps)
 
 
 @dataclasses.dataclass
@@ -190,7 +190,7 @@ def _frame(
     return name, int(number), os.path.dirname(path), known[labels]
 
 
-def _frame_folders(root: Path) -> VideoList:
+def _frame_folders(root: Path, fps: float) -> VideoList:
     names = _folders(root)
     videos = [(name,) for name in names if _has_pictures(root, name)]
     labelled = [
@@ -207,10 +207,11 @@ def _frame_folders(root: Path) -> VideoList:
         )
     paths = [os.path.join(root, *parts) for parts in videos or labelled]
     if videos:
-        return VideoList(tuple(paths), np.zeros((len(paths), 1)), (UNLABELLED,))
+        labels = np.zeros((len(paths), 1))
+        return VideoList(tuple(paths), labels, (UNLABELLED,), fps=fps)
     numbers = numbered(sorted({label for label, _ in labelled}))
     labels = np.array([numbers[label] for label, _ in labelled])
-    return VideoList(tuple(paths), labels, tuple(numbers))
+    return VideoList(tuple(paths), labels, tuple(numbers), fps=fps)
 
 
 def _folders(*parts: Path) -> list[str]:

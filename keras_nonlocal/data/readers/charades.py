@@ -19,6 +19,8 @@ from keras_nonlocal.data.readers.classes import resolved_names
 from keras_nonlocal.data.videos import VideoList
 
 NUM_CLASSES = 157
+# Of `Charades_v1_rgb`, the folders of frames.
+FRAMES_PER_SECOND = 24.0
 _EXPECTED = "rows of id,...,actions,length"
 _ACTION = re.compile(r"(c\d+) +(\d+(?:\.\d*)?) +(\d+(?:\.\d*)?)", re.ASCII)
 _Action = tuple[int, float, float]
@@ -111,7 +113,7 @@ def parse_charades(
 
     found = Collector(source, _EXPECTED, text)
     found.collect(rows, entry)
-    return found.videos(class_names or codes)
+    return found.videos(class_names or codes, FRAMES_PER_SECOND)
 
 
 def _entry(

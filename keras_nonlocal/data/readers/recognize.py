@@ -1,6 +1,7 @@
 """`read_videos`: the reader for a data set, by what its files look like."""
 
 import csv
+import inspect
 import itertools
 import os
 import re
@@ -92,8 +93,8 @@ def read_videos(
         `problems`.
 
     Raises:
-        ValueError: If the content fits no format or more than one, or is not
-            as the format has it.
+        ValueError: If the content fits no format or more than one, is not as
+            the format has it, or the reader takes other arguments.
     """
     if format is None:
         format = recognize(path)
@@ -108,7 +109,15 @@ def read_videos(
             "A folder of classes is read as it is: `path` alone. Received: "
             f"{', '.join(arguments)} for {path}"
         )
-    return READERS[format](path, **arguments)
+    reader = READERS[format]
+    try:
+        inspect.signature(reader).bind(path, **arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"`arguments` must be those of `{reader.__name__}` for "
+            f"format={format!r}. Received for {path}: {error}"
+        ) from error
+    return reader(path, **arguments)
 
 
 def recognize(path: Path) -> str:
@@ -118,10 +127,11 @@ def recognize(path: Path) -> str:
         path: An annotation file or a folder.
 
     Returns:
-        The one format that the content fits.
+        The one format that the content fits; "folder" for a folder that fits
+            none, whose reader says what was expected.
 
     Raises:
-        ValueError: If it fits none or several.
+        ValueError: If a file fits none, or anything fits several.
     """
     if os.path.isdir(path):
         fitting, seen = _formats_of_folder(path), "a folder"
@@ -143,11 +153,12 @@ def _formats_of_folder(path: Path) -> list[str]:
         return ["hmdb51"]
     endings_of = {"folder": EXTENSIONS, "frames": ava.PICTURES}
     files = list(itertools.islice(_files_below(path), _MAX_FILES))
-    return [
+    fitting = [
         name
         for name, endings in endings_of.items()
         if any(file.endswith(endings) for file in files)
     ]
+    return fitting or ["folder"]
 
 
 def _files_below(path: Path) -> Iterator[str]:

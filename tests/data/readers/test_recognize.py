@@ -82,8 +82,9 @@ def test_unknown_file(tmp_path, text):
 
 
 def test_unknown_folder(tmp_path):
-    with pytest.raises(ValueError, match="could be folder or .* a folder"):
-        recognize(tmp_path)
+    assert recognize(tmp_path) == "folder"
+    with pytest.raises(ValueError, match="no class folders, expected videos"):
+        read_videos(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,22 @@ def test_format_is_the_last_word(tmp_path, touch):
     assert others.labels.tolist() == [1]
     with pytest.raises(ValueError, match="`format` must be one of folder, kin"):
         read_videos(tmp_path / "x.txt", format="coco")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "hmdb51_list"}, "`read_hmdb51_list`.*'class_names'"),
+        ({"format": "hmdb51", "class_names": ["a"]}, "x.txt.*'class_names'"),
+        (
+            {"format": "list", "prefixes": "a"},
+            "`read_kinetics_list`.*'prefixes'",
+        ),
+    ],
+)
+def test_arguments_are_those_of_the_reader(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        read_videos(tmp_path / "x.txt", **arguments)
 
 
 def test_reads_a_folder(tmp_path, touch):

@@ -1,0 +1,49 @@
+"""Many uses of one command in one process: importing takes seconds."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+_SCRIPT = """
+import importlib, json, sys
+from absl import app
+from absl import flags
+from absl.testing import flagsaver
+
+name = sys.argv[1]
+command = importlib.import_module(name)
+for arguments in json.load(sys.stdin):
+    status = 0
+    with flagsaver.flagsaver():
+        try:
+            app.run(command.main, [name, *arguments])
+        except SystemExit as error:
+            status = error.code
+    print("status", status, flush=True)
+"""
+
+
+def check_refused(command, uses):
+    """Checks that a command says what is wrong with each of its uses.
+
+    Args:
+        command: Its name.
+        uses: By the arguments of each use, a part of what it says.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, f"keras_nonlocal.cli.{command}"],
+        input=json.dumps(list(uses)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        text=True,
+        timeout=100,
+    )
+    assert "Traceback" not in result.stdout
+    parts = re.split(r"^status (\d+)\n", result.stdout, flags=re.MULTILINE)
+    outputs, statuses = parts[:-1:2], parts[1::2]
+    assert statuses == ["1"] * len(uses), result.stdout
+    for (arguments, message), output in zip(uses.items(), outputs, strict=True):
+        assert message in output, (arguments, output)

@@ -1,0 +1,35 @@
+import dataclasses
+import json
+
+from keras_nonlocal import Variant
+from keras_nonlocal import VideoList
+from keras_nonlocal.export import read_about
+from keras_nonlocal.training.run import run
+
+TINY = Variant(depth=26, width=4, num_nonlocal=1, stem="stride1")
+
+
+def test_predicts_a_video_that_can_be_read_everywhere(
+    videos, config, tmp_path, shared
+):
+    """The middle clip of the first test video can be read, the last cannot."""
+    damaged = str(shared / "data" / "awkward" / "corrupted.mp4")
+    test_videos = VideoList(
+        (damaged, *videos.paths[:3]),
+        [0, 0, 1, 0],
+        videos.class_names,
+        [[0, float("nan")], [0, float("nan")], [0.2, 0.4], [0, 1]],
+    )
+    config = dataclasses.replace(config, epochs=1)
+    numbers = run(
+        {"tiny": TINY}, config, videos, test_videos, tmp_path, title="a run"
+    )
+    assert numbers["networks"][0]["tested"] == 4
+    assert numbers["predicted_video"]["path"] == videos.paths[0]
+    assert numbers["predicted_video"]["class_name"] == "dark"
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["predicted_video"] == numbers["predicted_video"]
+    page = (tmp_path / "index.html").read_text()
+    assert "its class is dark" in page
+    about = read_about(tmp_path / "tiny" / "saved_model")
+    assert about["clip"]["rule"] == "paper"
