@@ -1,6 +1,7 @@
-"""Sides that read one random clip of each video: scaled, centre crop.
+"""Sides that read one clip of each video: scaled, centre crop.
 
-Every side reads the same frames of the same files.
+Every side reads the same frames of the same files: of each video the clip that
+begins at a random place of its own, or the middle one.
 """
 
 import concurrent.futures
@@ -44,7 +45,7 @@ def _pictures(number, seed):
         yield np.clip(picture, 0, 255).astype("uint8")
 
 
-def ours(folder, frames, step, threads):
+def ours(folder, frames, step, threads, middle, rounds):
     """`read_clip` of this package."""
     from keras_nonlocal.data.clips import ClipRequest
     from keras_nonlocal.data.clips import read_clip
@@ -54,27 +55,29 @@ def ours(folder, frames, step, threads):
 
     def read(path):
         # In the middle of the picture.
-        units = (_unit(path), 0.0, 0.5, 0.5, 1.0)
+        units = None if middle else (_unit(path), 0.0, 0.5, 0.5, 1.0)
         return read_clip(
             ClipRequest(path, clip, CROP, sides, units=units)
         ).frames
 
-    return _over(folder, threads, read)
+    return _over(folder, threads, rounds, read)
 
 
-def our_pipeline(folder, frames, step, threads):
-    """`clip_dataset` of this package, as training uses it."""
+def our_pipeline(folder, frames, step, threads, middle, rounds):
+    """`clip_dataset` of this package."""
     from keras_nonlocal.data.pipeline import clip_dataset
     from keras_nonlocal.data.readers.folder import read_folder
 
-    return _batches(clip_dataset, read_folder(folder), frames, step, threads)
+    videos = read_folder(folder)
+    return _batches(clip_dataset, videos, frames, step, threads, rounds)
 
 
-def our_shards(folder, frames, step, threads):
+def our_shards(folder, frames, step, threads, middle, rounds):
     """`read_shards` of this package."""
     from keras_nonlocal.data.shards import read_shards
 
-    return _batches(read_shards, f"{folder}-shards", frames, step, threads)
+    folder = f"{folder}-shards"
+    return _batches(read_shards, folder, frames, step, threads, rounds)
 
 
 def write_shards(folder):
@@ -85,28 +88,29 @@ def write_shards(folder):
     write_shards(read_folder(folder), f"{folder}-shards", num_shards=2)
 
 
-def _batches(make, source, frames, step, threads):
+def _batches(make, source, frames, step, threads, rounds):
     from keras_nonlocal.data.sampling import ClipSpec
 
     dataset = make(
         source,
         ClipSpec(frames, step),
         batch_size=4,
-        training=True,
+        training=False,
         crop_size=CROP,
         short_side=(SHORT_SIDE, SHORT_SIDE),
-        num_parallel_calls=threads,
-    )
+        # As an early clip holds up later ones, more at a time than cores.
+        num_parallel_calls=2 * threads,
+    ).repeat(rounds)
     return lambda: sum(len(clips) for clips, _ in dataset)
 
 
-def pyav(folder, frames, step, threads):
+def pyav(folder, frames, step, threads, middle, rounds):
     """PyAV: from the keyframe before the clip on, by presentation times."""
 
     def read(path):
         with av.open(path) as container:
             stream = container.streams.video[0]
-            wanted = _wanted(path, stream.frames, frames, step)
+            wanted = _wanted(path, stream.frames, frames, step, middle)
             ticks = 1 / (stream.average_rate * stream.time_base)
             container.seek(int(wanted[0] * ticks), stream=stream)
             found = {}
@@ -120,10 +124,10 @@ def pyav(folder, frames, step, threads):
                     break
         return np.stack([found[number] for number in wanted])
 
-    return _over(folder, threads, read)
+    return _over(folder, threads, rounds, read)
 
 
-def opencv(folder, frames, step, threads):
+def opencv(folder, frames, step, threads, middle, rounds):
     """OpenCV's reader, without the colours of frames left out."""
     import cv2
 
@@ -134,7 +138,7 @@ def opencv(folder, frames, step, threads):
             path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1]
         )
         total = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        wanted = _wanted(path, total, frames, step)
+        wanted = _wanted(path, total, frames, step, middle)
         video.set(cv2.CAP_PROP_POS_FRAMES, wanted[0])
         found = []
         for number in range(wanted[0], wanted[-1] + 1):
@@ -147,24 +151,24 @@ def opencv(folder, frames, step, threads):
         video.release()
         return np.stack(found)
 
-    return _over(folder, threads, read)
+    return _over(folder, threads, rounds, read)
 
 
-def decord(folder, frames, step, threads):
+def decord(folder, frames, step, threads, middle, rounds):
     """Decord, which scales while it decodes."""
     from decord import VideoReader
 
     def read(path):
         height, width = _scaled(*_size(path))
         video = VideoReader(path, width=width, height=height, num_threads=1)
-        wanted = _wanted(path, len(video), frames, step)
+        wanted = _wanted(path, len(video), frames, step, middle)
         batch = video.get_batch(wanted).asnumpy()
         return np.stack([_crop(picture) for picture in batch])
 
-    return _over(folder, threads, read)
+    return _over(folder, threads, rounds, read)
 
 
-def torchcodec(folder, frames, step, threads):
+def torchcodec(folder, frames, step, threads, middle, rounds):
     """Torchcodec, on one thread a video, scaled by OpenCV."""
     import cv2
     from torchcodec.decoders import VideoDecoder
@@ -173,12 +177,12 @@ def torchcodec(folder, frames, step, threads):
 
     def read(path):
         video = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
-        wanted = _wanted(path, len(video), frames, step)
+        wanted = _wanted(path, len(video), frames, step, middle)
         batch = video.get_frames_at(wanted).data.numpy()
         height, width = _scaled(*batch.shape[1:3])
         return np.stack([_crop(cv2.resize(x, (width, height))) for x in batch])
 
-    return _over(folder, threads, read)
+    return _over(folder, threads, rounds, read)
 
 
 @functools.cache
@@ -188,8 +192,9 @@ def _size(path):
         return stream.height, stream.width
 
 
-def _over(folder, threads, read):
+def _over(folder, threads, rounds, read):
     paths = [str(path) for path in sorted(pathlib.Path(folder).rglob("*.mp4"))]
+    paths *= rounds
     if threads == 1:
         return lambda: sum(len(read(path)) > 0 for path in paths)
     pool = concurrent.futures.ThreadPoolExecutor(threads)
@@ -201,8 +206,9 @@ def _unit(path):
     return np.random.default_rng(int(pathlib.Path(path).stem)).random()
 
 
-def _wanted(path, total, frames, step):
-    start = int(_unit(path) * (total - frames * step + 1))
+def _wanted(path, total, frames, step, middle):
+    last = total - frames * step
+    start = last // 2 if middle else int(_unit(path) * (last + 1))
     return [start + step * number for number in range(frames)]
 
 

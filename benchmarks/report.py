@@ -457,10 +457,10 @@ def _side_cells(side, fastest):
 
 def _pipeline_tables(result, _):
     lines = [
-        "Random clips of made-up H.264 videos, 340x256 pixels, centre crop of",
-        "224. Ours keeps the index of a file from its first reading on, as it",
-        "does from the second epoch of training. A pipeline gives shuffled",
-        "batches; the others only read, in threads.",
+        "Clips of made-up H.264 videos of 340x256 pixels, centre crop of 224:",
+        "random ones one after the other, the middle ones in batches or, of",
+        "the others, in threads without a pipeline. Ours keeps the index of a",
+        "file from its first reading on, as from the second epoch of training.",
         "",
     ]
     lines += _header(

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     print(
         f"Input: {supply.clips_per_second:.1f} clips of {config.clip} a second"
     )
-    if not FLAGS.workers:
+    if not FLAGS.num_workers:
         print(f"  {supply.cpu_milliseconds:.0f} ms of processor time each")
     if skips.count:
         print(f"  skipped={skips.count} slow={skips.slow}")

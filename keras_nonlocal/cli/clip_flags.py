@@ -34,7 +34,7 @@ def define(
         "Smallest and largest short side of the videos, in pixels.",
     )
     flags.DEFINE_integer(
-        "workers", 0, "Processes that read; 0 for threads.", lower_bound=0
+        "num_workers", 0, "Processes that read; 0 for threads.", lower_bound=0
     )
 
 
@@ -61,7 +61,7 @@ def config(clip: str, **settings: Any) -> TrainConfig:
             batch_size=FLAGS.batch_size,
             crop_size=FLAGS.crop_size,
             short_side=short_side,
-            num_workers=FLAGS.workers,
+            num_workers=FLAGS.num_workers,
             **settings,
         )
     except ValueError as error:

@@ -5,7 +5,8 @@ r"""Encodes a data set anew, so that clips of it are quick to read.
 --data is a folder with a folder of videos for each class, or a list in any of
 the known formats. The new videos are small, upright and without sound, and can
 be entered at any second. Goes on where an earlier run was interrupted. Videos
-that cannot be read to their end are left out, which `prepared.json` says.
+that cannot be read to their end are left out, which `prepared.json` says, and
+the status of 1.
 """
 
 import pathlib
@@ -54,7 +55,7 @@ def main(_: list[str]) -> int:
         print(
             f"  and {more:,} more in {pathlib.Path(FLAGS.out, 'prepared.json')}"
         )
-    return int(not len(prepared))
+    return int(len(prepared) < len(videos))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ it was. Training reads the shards with `keras_nonlocal.read_shards`.
 import os
 from collections.abc import Sequence
 
+import tensorflow as tf
 from absl import app
 from absl import flags
 
 from keras_nonlocal.cli import data_flags
 from keras_nonlocal.cli import show_own_notes_only
+from keras_nonlocal.data.auditing.page import printable
 from keras_nonlocal.data.shard_writer import TIME_LIMIT
 from keras_nonlocal.data.shard_writer import write_shards
 
@@ -30,7 +32,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("quality", 90, "Of the JPEG compression, 1 to 100.")
 flags.DEFINE_float("fps", None, "Frames per second of all; by default theirs.")
 flags.DEFINE_integer(
-    "workers",
+    "num_workers",
     0,
     "Processes that read and can be killed. 0 reads in threads: faster, but a "
     "file on which the decoder hangs stops everything.",
@@ -39,7 +41,7 @@ flags.DEFINE_float(
     "time_limit", TIME_LIMIT, "Seconds that reading one video may take."
 )
 flags.DEFINE_boolean(
-    "overwrite", False, "Delete other shards that are in the folder."
+    "overwrite", False, "Delete the shards in the folder and start anew."
 )
 flags.mark_flag_as_required("out")
 
@@ -55,15 +57,15 @@ def main(_: Sequence[str]) -> None:
             short_side=FLAGS.short_side or None,
             quality=FLAGS.quality,
             fps=FLAGS.fps,
-            num_workers=FLAGS.workers,
+            num_workers=FLAGS.num_workers,
             time_limit=FLAGS.time_limit,
             overwrite=FLAGS.overwrite,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, tf.errors.OpError) as error:
         raise app.UsageError(str(error)) from error
     problems = index.videos().problems
     for problem in (*videos.problems, *problems):
-        print(problem)
+        print(printable(str(problem)))
     num_bytes = sum(shard.num_bytes for shard in index.shards)
     print(
         f"{len(videos) - len(problems):,} of {len(videos):,} videos in "

@@ -17,7 +17,9 @@ from keras_nonlocal.data.auditing.video import DECODE
 from keras_nonlocal.data.auditing.video import VideoFacts
 from keras_nonlocal.data.jobs import Journal
 from keras_nonlocal.data.jobs import run_jobs
+from keras_nonlocal.data.jobs import stamp
 from keras_nonlocal.data.json_files import write_json
+from keras_nonlocal.data.json_files import write_text
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.data.worker import WorkerDied
@@ -26,11 +28,12 @@ from keras_nonlocal.data.worker import WorkerTimeout
 # What the faults are called that show only from outside.
 TOO_SLOW = "time limit"
 CRASHED = "decoder crashes"
+UNREAD = "cannot be read"
 
 _VIDEO = "keras_nonlocal.data.auditing.video"
 _MAX_THUMBNAILS = 300
 # Of the lines of the journal: another number, and files are looked at again.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,9 +96,7 @@ class Audit:
         html = page.make(
             self.splits, self.videos, self.findings, thumbnails or {}
         )
-        part = target / f"audit.html.{os.getpid()}.part"
-        part.write_text(html, "utf-8")
-        os.replace(part, target / "audit.html")
+        write_text(target / "audit.html", html)
 
 
 def audit(
@@ -114,10 +115,11 @@ def audit(
 
     Finds files that are missing, broken, cut off, blank or no videos at all,
     that hang or crash the decoder, copies (of the file, and with
-    `decode="all"` of the pictures in another size or quality), the same video
-    in two splits or with two labels, segments that are not in the file, videos
-    shorter than a clip, classes without videos. Every file is opened in a
-    process of its own that is killed when its time is up.
+    `decode="all"` of all its pictures in another size or quality, but not of
+    a part of them), the same video in two splits or with two labels, segments
+    that are not in the file, videos shorter than a clip, classes without
+    videos. Files are opened in worker processes, which are killed when the
+    time for a file is up.
 
     Args:
         splits: Lists of videos by the name of the split. Do not leave out
@@ -133,7 +135,8 @@ def audit(
         time_limit: Seconds for a file.
         progress: Whether to count on standard error, if it is a terminal.
         resume: Whether to believe `audit.jsonl` about files that have not
-            changed since.
+            changed since. Those that crashed the decoder or could not be
+            read from the disk are always looked at again.
 
     Returns:
         The `Audit`.
@@ -183,7 +186,10 @@ def _inspect(
     options: dict[str, Any],
     journal: Journal | None,
 ) -> dict[str, VideoFacts]:
-    keys = {path: _key(path, decode) for path in paths}
+    keys = {
+        path: [_FORMAT, os.path.abspath(path), decode, *stamp(path)]
+        for path in paths
+    }
     known: dict[str, VideoFacts] = {}
     for path, key in keys.items():
         facts = (
@@ -200,21 +206,11 @@ def _inspect(
             path = left[number]
             facts = _facts(result)
             known[path] = facts
-            if journal is not None:
+            if journal is not None and not _may_pass(result):
                 value = dataclasses.asdict(facts)
                 value["time_limit"] = options["time_limit"]
                 journal.add(keys[path], value)
     return {path: known[path] for path in paths}
-
-
-def _key(path: str, decode: str) -> list[str | int]:
-    """What a file's facts depend on, if nobody tampers with its times."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return [_FORMAT, path, decode]
-    size, mtime = status.st_size, status.st_mtime_ns
-    return [_FORMAT, os.path.abspath(path), decode, size, mtime]
 
 
 def _restored(value: Any, options: dict[str, Any]) -> VideoFacts | None:
@@ -235,10 +231,19 @@ def _facts(result: VideoFacts | Exception) -> VideoFacts:
     fault = CRASHED
     if isinstance(result, WorkerTimeout):
         fault = TOO_SLOW
+    elif isinstance(result, OSError):
+        fault = UNREAD
     detail = str(result)
     if not isinstance(result, WorkerTimeout | WorkerDied):
         detail = f"{type(result).__name__}: {detail}"
     return VideoFacts(fault=fault, detail=detail)
+
+
+def _may_pass(result: VideoFacts | Exception) -> bool:
+    """Whether it may be the machine's fault: its memory, disk or network."""
+    # To be out of time is an `OSError` as well, and is the file's.
+    is_of_file = isinstance(result, WorkerTimeout)
+    return isinstance(result, WorkerDied | OSError) and not is_of_file
 
 
 def _without_pictures(video: VideoFacts) -> dict[str, Any]:

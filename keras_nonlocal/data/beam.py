@@ -4,10 +4,10 @@ import functools
 import os
 from typing import Any
 
-from keras_nonlocal.data.decoders import check_decoder
 from keras_nonlocal.data.shard_index import ShardIndex
 from keras_nonlocal.data.shard_index import ShardSettings
 from keras_nonlocal.data.shard_writer import TIME_LIMIT
+from keras_nonlocal.data.shard_writer import check_reading
 from keras_nonlocal.data.shard_writer import claimed
 from keras_nonlocal.data.shard_writer import finish
 from keras_nonlocal.data.shard_writer import write_shard
@@ -63,9 +63,11 @@ def shard_pipeline(
         ) from error
 
     settings = ShardSettings(short_side, quality, fps)
-    check_decoder(decoder)
+    check_reading(decoder, time_limit)
     write = functools.partial(write_shard, decoder=decoder, seconds=time_limit)
-    with claimed(videos, out, settings, num_shards, overwrite) as tasks:
+    with claimed(
+        videos, out, settings, decoder, num_shards, overwrite
+    ) as tasks:
         with beam.Pipeline(options=options) as pipeline:
             # Without the shuffle a runner may give all of it to one worker.
             _ = (

@@ -258,9 +258,12 @@ class ClipBuffer:
         check_pixels(path, height, width)
         if index.rotation % 2:  # The size before rotation is the decoder's.
             height, width = width, height
-        self.wanted = set(numbers.tolist())
+        self._places: dict[int, list[int]] = {}
+        for place, number in enumerate(numbers.tolist()):
+            self._places.setdefault(number, []).append(place)
+        self.wanted = set(self._places)
         self.frames = np.empty(0, "uint8")
-        self._numbers = numbers
+        self._length = len(numbers)
         self._height, self._width = height, width
         self._rotation = index.rotation
         self._transform = transform
@@ -288,9 +291,9 @@ class ClipBuffer:
         if self._transform is not None:
             picture = self._transform(picture)
         if not len(self.frames):
-            shape = (len(self._numbers), *picture.shape)
+            shape = (self._length, *picture.shape)
             self.frames = np.empty(shape, picture.dtype)
-        for place in np.flatnonzero(self._numbers == number):
+        for place in self._places[number]:
             _copy(picture, self.frames[place])
 
 

@@ -1,12 +1,15 @@
 """Long work on many files: in killable processes, and it can be resumed."""
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Generator
+from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import Future
@@ -30,6 +33,8 @@ def run_jobs(
 ) -> Generator[tuple[int, Any], None, None]:
     """Calls a function in killable worker processes, several at a time.
 
+    Close the iterator if you leave it early, so that no process stays at work.
+
     Args:
         target: The function, of one argument, as "module:function".
         arguments: Its arguments.
@@ -37,8 +42,6 @@ def run_jobs(
         time_limit: Seconds that a call may take.
         progress: Whether to count on standard error, where that is a terminal.
         unit: What is counted.
-
-    Close the iterator if you leave it early, so that no process stays at work.
 
     Yields:
         The number of an argument, and the result or the exception that the
@@ -86,6 +89,40 @@ def run_jobs(
                 yield running.pop(future), future.result()
 
 
+def stamp(path: str) -> list[int | str]:
+    """What results of a file depend on, if nobody tampers with its times.
+
+    Args:
+        path: A file, or a folder of pictures.
+
+    Returns:
+        Size in bytes and time of the last change, of a folder those of its
+        entries as well; nothing if there is no such file.
+
+    >>> stamp("nowhere.mp4")
+    []
+    """
+    try:
+        status = os.stat(path)
+        values: list[int | str] = [status.st_size, status.st_mtime_ns]
+        if stat.S_ISDIR(status.st_mode):
+            # Its own time does not tell that a file in it was written anew.
+            values.append(_digest_of_entries(path))
+    except (OSError, ValueError):  # A NUL in the name.
+        return []
+    return values
+
+
+def _digest_of_entries(folder: str) -> str:
+    digest = hashlib.sha256()
+    with os.scandir(os.fsencode(folder)) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            status = entry.stat(follow_symlinks=os.path.exists(entry.path))
+            values = entry.name, status.st_size, status.st_mtime_ns
+            digest.update(repr(values).encode())
+    return digest.hexdigest()
+
+
 class Journal:
     """Results of files that are finished, a line of JSON for each.
 
@@ -130,6 +167,11 @@ class Journal:
             return None
         self._file.seek(place)
         return json.loads(self._file.readline())[1]
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """Each key with its last value."""
+        for key in list(self._places):
+            yield json.loads(key), self.get(json.loads(key))
 
     def add(self, key: Any, value: Any) -> None:
         """Notes a value; it is there if this process is killed right after."""

@@ -14,6 +14,7 @@ import numpy as np
 from keras_nonlocal.data.decode import VideoError
 from keras_nonlocal.data.jobs import Journal
 from keras_nonlocal.data.jobs import run_jobs
+from keras_nonlocal.data.jobs import stamp
 from keras_nonlocal.data.json_files import write_json
 from keras_nonlocal.data.transcode import TranscodeRequest
 from keras_nonlocal.data.videos import Problem
@@ -54,7 +55,7 @@ def prepare(
             their names, with a suffix where several have the same. There is
             also `prepared.json`, which says what became of each video, and
             `prepared.jsonl`, from which the next call knows what is there.
-            Files of earlier calls that are not needed any more stay.
+            The folder is of one list.
         short_side: Shorter side, in pixels; smaller videos stay as they are.
         gop: Most frames from one that can be decoded alone to the next.
         crf: Quality, 0 (best) to 51 (worst).
@@ -68,7 +69,10 @@ def prepare(
 
     Raises:
         ValueError: If an argument is out of range, a video is in `out`
-            already, or another process prepares to it.
+            already, `out` has what earlier calls made of other videos (or of
+            other classes), or another process prepares to it.
+        OSError: If `out` cannot be written to, as when the disk is full. What
+            is finished is not done again by the next call.
     """
     _check_arguments(short_side, gop, crf)
     folder = pathlib.Path(out)
@@ -88,8 +92,6 @@ def prepare(
             zip(videos.paths, _targets(videos, folder), strict=True)
         )
     ]
-    for parent in {os.path.dirname(request.target) for request in requests}:
-        os.makedirs(parent, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     options = {
         "num_workers": num_workers,
@@ -181,25 +183,49 @@ def _run(
     folder: pathlib.Path,
     options: dict[str, Any],
 ) -> dict[str, str]:
-    """Encodes what is not there; the reasons of failures by new file."""
+    """Encodes what is not there.
+
+    Returns:
+        The reasons of failures by new file.
+    """
     distinct = {request.target: request for request in requests}
-    failures = {}
     with Journal(folder / "prepared.jsonl") as journal:
         keys = {path: _key(x, folder) for path, x in distinct.items()}
+        _check_no_others(journal, {x["target"] for x in keys.values()}, folder)
+        for parent in {os.path.dirname(path) for path in distinct}:
+            os.makedirs(parent, exist_ok=True)
         left = [
             request
             for path, request in distinct.items()
             if not _is_there(path, journal.get(keys[path]))
         ]
-        with contextlib.closing(run_jobs(_TRANSCODE, left, **options)) as jobs:
-            for number, size in jobs:
-                request = left[number]
-                if isinstance(size, Exception):
-                    # A process that was killed has left it.
-                    pathlib.Path(request.part).unlink(missing_ok=True)
-                    failures[request.target] = _reason(size, request.source)
-                else:
-                    journal.add(keys[request.target], size)
+        try:
+            failures = _transcode(left, keys, journal, options)
+        finally:
+            # Processes that were killed have left them.
+            for request in left:
+                pathlib.Path(request.part).unlink(missing_ok=True)
+    return failures
+
+
+def _transcode(
+    requests: list[TranscodeRequest],
+    keys: dict[str, dict[str, Any]],
+    journal: Journal,
+    options: dict[str, Any],
+) -> dict[str, str]:
+    failures = {}
+    with contextlib.closing(run_jobs(_TRANSCODE, requests, **options)) as jobs:
+        for number, size in jobs:
+            request = requests[number]
+            if not isinstance(size, Exception):
+                journal.add(keys[request.target], size)
+            elif _is_of_target(size):
+                raise size
+            else:
+                failures[request.target] = _reason(size, request.source)
+                # Made of an earlier state of the source, if at all.
+                pathlib.Path(request.target).unlink(missing_ok=True)
     return failures
 
 
@@ -212,9 +238,7 @@ def _key(request: TranscodeRequest, folder: pathlib.Path) -> dict[str, Any]:
         "segment": _for_json(request.segment),
     }
     del key["part"]
-    with contextlib.suppress(OSError, ValueError):
-        status = os.stat(request.source)
-        key["size"], key["mtime_ns"] = status.st_size, status.st_mtime_ns
+    key["stamp"] = stamp(request.source)
     return key
 
 
@@ -225,11 +249,44 @@ def _for_json(segment: tuple[float, float] | None) -> list | None:
     return [None if np.isnan(time) else time for time in segment]
 
 
+def _check_no_others(
+    journal: Journal, wanted: set[str], folder: pathlib.Path
+) -> None:
+    """Refuses a folder with videos of another list: they have other labels."""
+    others = [
+        key["target"]
+        for key, size in journal.items()
+        if _is_target(key)
+        and key["target"] not in wanted
+        and _is_there(os.fspath(folder / key["target"]), size)
+    ]
+    if others:
+        raise ValueError(
+            "`out` must be a folder for this list alone: delete what the list "
+            f"has not, or name another folder. Received: {folder} with "
+            f"{len(others)} such videos, for example {others[0]}"
+        )
+
+
+def _is_target(key: Any) -> bool:
+    """Whether it is a key of ours, and not one that leads elsewhere."""
+    target = key.get("target") if isinstance(key, dict) else None
+    if not isinstance(target, str) or os.path.isabs(target):
+        return False
+    parts = pathlib.PurePath(target).parts
+    return len(parts) == 2 and ".." not in parts and target.endswith(".mp4")
+
+
 def _is_there(target: str, size: int | None) -> bool:
     try:
         return os.path.getsize(target) == size
     except OSError:
         return False
+
+
+def _is_of_target(error: Exception) -> bool:
+    """Whether no video can be written: a full disk is no video's fault."""
+    return isinstance(error, OSError) and not isinstance(error, WorkerTimeout)
 
 
 def _reason(error: Exception, source: str) -> str:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from keras_nonlocal.data.videos import VideoList
 
 INDEX_NAME = "index.json"
 VERSION = 1
+# What frames a record of a TFRecord file: its length and two checksums.
+HEADER_BYTES, FOOTER_BYTES = 12, 4
+SHARD_NAME = r"shard-\d{5,}-of-\d{5,}"
 # An index of a million videos has half of it.
 _MAX_BYTES = 2**30
 
@@ -80,6 +84,8 @@ class ShardVideo:
         actions: Class number, start and end in seconds of what happens;
             `None` if the list does not say.
         problem: Why it is not in the shards; `None` if it is.
+        retry: Whether it may be readable another time: it was missing, took
+            too long or ended the process.
         offset: First byte of its record in the file.
         length: Bytes of the record, without its checksums.
         num_frames: Frames of its timeline.
@@ -93,6 +99,7 @@ class ShardVideo:
     segment: tuple[float, float | None] | None = None
     actions: tuple[tuple[float, float, float], ...] | None = None
     problem: str | None = None
+    retry: bool = False
     offset: int = 0
     length: int = 0
     num_frames: int = 0
@@ -119,12 +126,33 @@ class Shard:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Shard":
-        """Makes one of what `dataclasses.asdict` gives."""
+        """Makes one of what `dataclasses.asdict` gives.
+
+        Raises:
+            ValueError: If the rows are not the records of one file.
+        """
         videos = tuple(ShardVideo(**video) for video in values["videos"])
         shard = cls(**{**values, "videos": videos})
-        if os.path.basename(shard.name) != shard.name:
-            raise ValueError(f"{shard.name!r} is not the name of a file")
+        if not re.fullmatch(rf"{SHARD_NAME}\.tfrecord", shard.name):
+            raise ValueError(f"{shard.name!r} is not the name of a shard")
+        shard._check_records()
         return shard
+
+    def _check_records(self) -> None:
+        """Every record begins where the one before it ends."""
+        end = 0
+        for row in self.videos:
+            if row.problem is not None:
+                continue
+            sizes = row.length, row.num_frames, row.height, row.width
+            known = min(sizes) > 0 and 0 <= row.fps < math.inf
+            if not known or row.offset != end:
+                raise ValueError(f"no record of {self.name} is {row}")
+            end += HEADER_BYTES + row.length + FOOTER_BYTES
+        if end != self.num_bytes:
+            raise ValueError(
+                f"{self.name} has {self.num_bytes} bytes, its records {end}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,6 +165,7 @@ class ShardIndex:
         class_names: The name of every class, in the order of the numbers.
         multi_label: Whether a video may have any number of classes.
         shards: The files; their videos in order are the list.
+        fps: Frames per second of videos that do not say, as the list had it.
     """
 
     directory: str
@@ -144,6 +173,7 @@ class ShardIndex:
     class_names: tuple[str, ...]
     multi_label: bool
     shards: tuple[Shard, ...]
+    fps: float = 0.0
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> "ShardIndex":
@@ -157,13 +187,16 @@ class ShardIndex:
             values = _read_json(path)
             if values["version"] != VERSION:
                 raise ValueError(f"version {values['version']}")
-            return cls(
+            index = cls(
                 os.fspath(directory),
                 ShardSettings(**values["settings"]),
                 tuple(values["class_names"]),
                 values["multi_label"],
                 tuple(Shard.from_json(shard) for shard in values["shards"]),
+                values["fps"],
             )
+            index._check_labels()
+            return index
         except (OSError, ValueError, TypeError, LookupError) as error:
             raise ValueError(
                 f"`directory` must have an {INDEX_NAME} of version {VERSION} "
@@ -178,6 +211,7 @@ class ShardIndex:
             "settings": dataclasses.asdict(self.settings),
             "class_names": self.class_names,
             "multi_label": self.multi_label,
+            "fps": self.fps,
             "shards": [dataclasses.asdict(shard) for shard in self.shards],
         }
 
@@ -209,7 +243,15 @@ class ShardIndex:
                 for row in rows
                 if row.problem is not None
             ),
+            self.fps,
         )
+
+    def _check_labels(self) -> None:
+        numbers = range(len(self.class_names))
+        for row in self.rows():
+            several = self.multi_label or len(row.labels) == 1
+            if not several or not all(x in numbers for x in row.labels):
+                raise ValueError(f"{row.path} has labels {row.labels}")
 
     def _labels(self, rows: Sequence[ShardVideo]) -> np.ndarray:
         if not self.multi_label:
@@ -220,8 +262,9 @@ class ShardIndex:
         return labels
 
     def paths(self) -> list[str]:
-        """The shards' files."""
-        return [os.path.join(self.directory, x.name) for x in self.shards]
+        """The shards' files, wherever the process goes from here."""
+        folder = os.path.abspath(self.directory)
+        return [os.path.join(folder, shard.name) for shard in self.shards]
 
     def check(self, checksums: bool = False) -> None:
         """Looks whether the files are as they were written.

@@ -17,6 +17,8 @@ from keras_nonlocal.data.shard_index import ShardSettings
 
 # Pixels of a part: frames of 10 seconds of video, mostly.
 _PART_BYTES = 2**26
+# Pixels of the longest side that can be JPEG.
+_MAX_SIDE = 65500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,7 @@ class PartRequest:
         decoder: A name of `DECODERS`, or "auto".
         fps: Frames per second where the video does not say; 0.0 if unknown.
         seconds: Time limit.
+        timed: Whether the times of the frames must be known.
     """
 
     path: str
@@ -40,6 +43,7 @@ class PartRequest:
     decoder: str = "auto"
     fps: float = 0.0
     seconds: float = math.inf
+    timed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,8 +72,9 @@ def read_part(request: PartRequest) -> Part:
     """Reads as many frames, from `request.first` on, as are one part.
 
     Raises:
-        VideoError: If the video cannot be read, or has no frame in the segment;
-            `TimeLimitError` if reading takes too long.
+        VideoError: If the video cannot be read or stored, has no frame in the
+            segment, or no times where they must be known; `TimeLimitError` if
+            reading takes too long.
     """
     settings = request.settings
     with time_limit(request.seconds):
@@ -86,14 +91,26 @@ def read_part(request: PartRequest) -> Part:
         except ValueError as error:
             raise VideoError(f"{request.path}: {error}") from error
         numbers, places = np.unique(line, return_inverse=True)
+        times = _seconds(index, numbers)
+        if request.timed and np.isnan(times).any():
+            raise VideoError(
+                f"{request.path}: its frame rate must be known, as "
+                "`VideoList(fps=...)`, to say what happens in a clip. Received:"
+                " a video without"
+            )
         size = settings.stored_size(index.height, index.width)
+        if max(size) > _MAX_SIDE:
+            raise VideoError(
+                f"{request.path}: frames must have at most {_MAX_SIDE} pixels "
+                f"a side. Received: {size[0]}x{size[1]}"
+            )
         count = max(_PART_BYTES // (3 * math.prod(size)), 1)
         wanted = numbers[request.first : request.first + count]
         frames = decoder.read_frames(request.path, wanted, min(size))
     return Part(
         frames,
         places,
-        _seconds(index, numbers),
+        times,
         settings.fps or index.fps,
         index.height,
         index.width,

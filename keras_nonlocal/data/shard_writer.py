@@ -4,10 +4,10 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
 import os
 import pathlib
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +26,10 @@ from keras_nonlocal.data.decode import TimeLimitError
 from keras_nonlocal.data.decode import VideoError
 from keras_nonlocal.data.decoders import check_decoder
 from keras_nonlocal.data.json_files import write_json
+from keras_nonlocal.data.shard_index import FOOTER_BYTES
+from keras_nonlocal.data.shard_index import HEADER_BYTES
 from keras_nonlocal.data.shard_index import INDEX_NAME
+from keras_nonlocal.data.shard_index import SHARD_NAME
 from keras_nonlocal.data.shard_index import VERSION
 from keras_nonlocal.data.shard_index import Shard
 from keras_nonlocal.data.shard_index import ShardIndex
@@ -51,10 +54,12 @@ _VIDEOS_PER_SHARD = 32
 _GRACE = 5.0
 # A record is read as a whole, and protocol buffers end at twice this.
 _MAX_RECORD_BYTES = 2**30
-# What frames a record of a TFRecord file: its length and two checksums.
-_HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _MANIFEST_NAME = "settings.json"
-_OWN_FILES = ("shard-*", INDEX_NAME, _MANIFEST_NAME)
+_RESULTS = re.compile(rf"{SHARD_NAME}\.(tfrecord|json)|{INDEX_NAME}")
+# The second is what `write_json` has not finished.
+_UNFINISHED = re.compile(
+    rf"{SHARD_NAME}\.part|({SHARD_NAME}|index|settings)\.json\.\d+\.part"
+)
 
 
 def write_shards(
@@ -80,8 +85,9 @@ def write_shards(
 
     It can be interrupted at any time, by `kill -9` too: called again, it keeps
     the shards that are finished and whole, and ends with the files that it
-    would have written undisturbed. To try again what could not be read, delete
-    the shard's JSON file beforehand.
+    would have written undisturbed. Shards with videos that were missing, took
+    too long or ended the process that read them are written anew; for other
+    videos that could not be read `overwrite` does it.
 
     Args:
         videos: The videos. Their files must stay as they are meanwhile.
@@ -99,8 +105,8 @@ def write_shards(
             there a file that stops inside one call of the decoder cannot be
             abandoned. A process is killed when time is up.
         time_limit: Seconds that reading one video may take.
-        overwrite: Whether to delete the shards that `out` has, if they are of
-            another list or other settings.
+        overwrite: Whether to delete the shards that `out` has and to start
+            anew.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -109,18 +115,18 @@ def write_shards(
 
     Raises:
         ValueError: If an argument is out of range, `out` has shards of another
-            list or of other settings, another process is writing there, or no
-            video can be read.
+            list or of other settings or files that are not of `write_shards`,
+            another process is writing there, or no video can be read.
     """
     settings = ShardSettings(short_side, quality, fps)
-    check_decoder(decoder)
-    if num_workers < 0 or not time_limit > 0:
+    check_reading(decoder, time_limit)
+    if num_workers < 0:
         raise ValueError(
-            "`num_workers` must be 0 or more and `time_limit` positive. "
-            f"Received: num_workers={num_workers}, time_limit={time_limit}"
+            "`num_workers` must be 0 or more. "
+            f"Received: num_workers={num_workers}"
         )
     with (
-        claimed(videos, out, settings, num_shards, overwrite) as tasks,
+        claimed(videos, out, settings, decoder, num_shards, overwrite) as tasks,
         _reader(num_workers, time_limit) as read,
     ):
         work = functools.partial(
@@ -141,6 +147,15 @@ def write_shards(
                 threads.shutdown(cancel_futures=True)
                 raise
         return finish(videos, out, settings, tasks)
+
+
+def check_reading(decoder: str, time_limit: float) -> None:
+    """Raises `ValueError` for a decoder or a limit that there cannot be."""
+    check_decoder(decoder)
+    if not time_limit > 0:
+        raise ValueError(
+            f"`time_limit` must be positive. Received: time_limit={time_limit}"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -168,6 +183,7 @@ def claimed(
     videos: VideoList,
     out: str | os.PathLike[str],
     settings: ShardSettings,
+    decoder: str,
     num_shards: int | None,
     overwrite: bool,
 ) -> Iterator[list[ShardTask]]:
@@ -177,14 +193,16 @@ def claimed(
         videos: The videos.
         out: The folder; made if missing.
         settings: What the frames are to be like.
+        decoder: A name of `DECODERS`, or "auto".
         num_shards: Number of files; `None` for one for 32 videos.
-        overwrite: Whether to delete other shards in the folder.
+        overwrite: Whether to delete the shards in the folder.
 
     Yields:
         What there is to do.
 
     Raises:
-        ValueError: If `num_shards` is out of range, or the folder is taken.
+        ValueError: If `num_shards` is out of range, or the folder is taken or
+            has files of others.
     """
     if num_shards is None:
         num_shards = -(-len(videos) // _VIDEOS_PER_SHARD)
@@ -197,14 +215,15 @@ def claimed(
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock", timeout=0)
     try:
-        lock.acquire()
+        held = lock.acquire()
     except filelock.Timeout as error:
         raise ValueError(
             "`out` must be a folder that no other process writes shards to. "
             f"Received: out={folder}"
         ) from error
-    with lock:
-        _claim(folder, _manifest(videos, settings, num_shards), overwrite)
+    with held:
+        manifest = _manifest(videos, settings, decoder, num_shards)
+        _claim(folder, manifest, overwrite)
         yield [
             ShardTask(
                 folder / f"shard-{number:05}-of-{num_shards:05}.tfrecord",
@@ -231,11 +250,36 @@ def write_shard(
         decoder: A name of `DECODERS`, or "auto".
         seconds: Time limit for one video.
     """
-    note = read_shard(task.note)
-    if note and is_intact(task.path.parent, note, checksum=True):
+    if _is_finished(task):
         return
     task.note.unlink(missing_ok=True)
     part = task.path.with_suffix(".part")
+    try:
+        shard = _write_records(part, task, read, decoder, seconds)
+        os.replace(part, task.path)
+    except BaseException:
+        # What a full disk has room for is of no use.
+        part.unlink(missing_ok=True)
+        raise
+    write_json(task.note, dataclasses.asdict(shard))
+    _sync(task.path.parent)
+
+
+def _is_finished(task: ShardTask) -> bool:
+    note = read_shard(task.note)
+    if note is None or any(row.retry for row in note.videos):
+        return False
+    return is_intact(task.path.parent, note, checksum=True)
+
+
+def _write_records(
+    part: pathlib.Path,
+    task: ShardTask,
+    read: Callable[[PartRequest], Part],
+    decoder: str,
+    seconds: float,
+) -> Shard:
+    """Writes what is to be a shard to the file `part`."""
     rows, offset = [], 0
     with tf.io.TFRecordWriter(os.fspath(part)) as writer:
         for number in range(len(task.videos)):
@@ -245,6 +289,7 @@ def write_shard(
                 task.videos.segment(number),
                 decoder=decoder,
                 fps=task.videos.fps,
+                timed=task.videos.actions is not None,
             )
             row, record = make_record(
                 task.videos, number, request, read, seconds
@@ -254,15 +299,13 @@ def write_shard(
                 row = dataclasses.replace(
                     row, offset=offset, length=len(record)
                 )
-                offset += _HEADER_BYTES + len(record) + _FOOTER_BYTES
+                offset += HEADER_BYTES + len(record) + FOOTER_BYTES
             rows.append(row)
     shard = Shard(task.path.name, offset, file_sha256(part), tuple(rows))
     if part.stat().st_size != offset:
         raise OSError(f"{part} was changed while it was written")
     _sync(part)
-    os.replace(part, task.path)
-    write_json(task.note, dataclasses.asdict(shard))
-    _sync(task.path.parent)
+    return shard
 
 
 def make_record(
@@ -297,7 +340,9 @@ def make_record(
         part, frames = _read_all(request, read, seconds)
     except VideoError as error:
         logging.warning("Left out a video. %s", error)
-        return dataclasses.replace(row, problem=str(error)), None
+        retry = isinstance(error, _MAY_PASS) or not os.path.exists(row.path)
+        row = dataclasses.replace(row, problem=str(error), retry=retry)
+        return row, None
     row = dataclasses.replace(
         row,
         num_frames=len(part.timeline),
@@ -374,15 +419,26 @@ def finish(
         videos.class_names,
         videos.multi_label,
         shards,
+        videos.fps,
     )
     rows = list(index.rows())
     if all(row.problem is not None for row in rows):
+        for task in tasks:
+            task.note.unlink()
         raise ValueError(
             f"At least one of the {len(rows)} videos must be readable. "
             f"Received none, for example {rows[0].problem}"
         )
     write_json(pathlib.Path(out, INDEX_NAME), index.to_json())
     return index
+
+
+class _CrashError(VideoError):
+    """A video whose reading has ended the process, or run out of memory."""
+
+
+# Another time, with more of what was scarce, such videos may be readable.
+_MAY_PASS = (TimeLimitError, _CrashError)
 
 
 class _Reader:
@@ -397,8 +453,10 @@ class _Reader:
             raise RuntimeError("Interrupted.")
         try:
             return self._function(request)
-        except (WorkerTimeout, WorkerDied) as error:
-            raise VideoError(f"{request.path}: {error}") from error
+        except WorkerTimeout as error:
+            raise TimeLimitError(f"{request.path}: {error}") from error
+        except WorkerDied as error:
+            raise _CrashError(f"{request.path}: {error}") from error
 
     def stop(self) -> None:
         self._stopped.set()
@@ -427,8 +485,8 @@ def _read_all(
             raise TimeLimitError(
                 f"{request.path}: not read within the limit of {seconds:g} s"
             )
-        part = read(
-            dataclasses.replace(request, first=len(frames), seconds=left)
+        part = _read_one(
+            dataclasses.replace(request, first=len(frames), seconds=left), read
         )
         for frame in part.frames:
             frames.append(_jpeg(frame, request.settings.quality))
@@ -440,6 +498,20 @@ def _read_all(
             )
         if len(frames) == len(part.times):
             return part, frames
+
+
+def _read_one(
+    request: PartRequest, read: Callable[[PartRequest], Part]
+) -> Part:
+    """A part; whatever is wrong with the video is a `VideoError`."""
+    try:
+        return read(request)
+    except VideoError:
+        raise
+    except ValueError as error:
+        raise VideoError(f"{request.path}: {error}") from error
+    except MemoryError as error:
+        raise _CrashError(f"{request.path}: out of memory") from error
 
 
 def _jpeg(frame: np.ndarray, quality: int) -> bytes:
@@ -454,27 +526,60 @@ def _jpeg(frame: np.ndarray, quality: int) -> bytes:
 
 def _claim(folder: pathlib.Path, manifest: dict, overwrite: bool) -> None:
     """Notes whose shards a folder has, first of all, and checks it after."""
-    for unfinished in folder.glob("*.part"):
-        unfinished.unlink()
     path = folder / _MANIFEST_NAME
-    found = json.loads(path.read_text()) if path.exists() else None
-    if found == manifest:
-        return
-    if found is not None and not overwrite:
+    found = _read_manifest(path)
+    if found is None:
+        _check_unused(folder)
+    elif found != manifest and not overwrite:
         changes = [key for key in manifest if found.get(key) != manifest[key]]
         raise ValueError(
             "`out` must be a new folder or one begun with the same list and "
             f"settings, or `overwrite` be true. Received: {folder}, begun with "
             f"other {', '.join(changes)}: {found}"
         )
-    own = itertools.chain.from_iterable(map(folder.glob, _OWN_FILES))
-    for file in own:
-        file.unlink()
-    write_json(path, manifest)
+    _delete(folder, _UNFINISHED)
+    if overwrite:
+        _delete(folder, _RESULTS)
+    if found != manifest:
+        write_json(path, manifest)
+
+
+def _read_manifest(path: pathlib.Path) -> dict | None:
+    """What `write_shards` has noted of a folder, `None` if it was not here."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not {"num_shards", "videos"} <= {*found}:
+        raise ValueError(
+            "`out` must be a new folder or one of `write_shards`, whose "
+            f"{_MANIFEST_NAME} says what it has. Received: {path}, another or "
+            "a damaged file"
+        )
+    return found
+
+
+def _check_unused(folder: pathlib.Path) -> None:
+    """Raises `ValueError` for files of others that ours would replace."""
+    others = [x.name for x in folder.iterdir() if _RESULTS.fullmatch(x.name)]
+    if others:
+        raise ValueError(
+            f"`out` must be a new folder or one with the {_MANIFEST_NAME} of "
+            f"`write_shards`. Received: {folder}, without it and with "
+            f"{len(others)} other files, {min(others)} for example"
+        )
+
+
+def _delete(folder: pathlib.Path, names: re.Pattern) -> None:
+    for file in folder.iterdir():
+        if names.fullmatch(file.name):
+            file.unlink()
 
 
 def _manifest(
-    videos: VideoList, settings: ShardSettings, num_shards: int
+    videos: VideoList, settings: ShardSettings, decoder: str, num_shards: int
 ) -> dict:
     digest = hashlib.sha256()
     for number, path in enumerate(videos.paths):
@@ -489,6 +594,8 @@ def _manifest(
         "version": VERSION,
         "num_shards": num_shards,
         **dataclasses.asdict(settings),
+        "decoder": decoder,
+        "fps_of_videos": videos.fps,
         "class_names": list(videos.class_names),
         "videos": f"{len(videos)}, sha256 {digest.hexdigest()}",
     }

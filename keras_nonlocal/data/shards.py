@@ -21,6 +21,7 @@ from keras_nonlocal.data.decode import MAX_PIXELS
 from keras_nonlocal.data.labels import class_pairs
 from keras_nonlocal.data.labels import partners
 from keras_nonlocal.data.pipeline import check_arguments
+from keras_nonlocal.data.pipeline import check_enough
 from keras_nonlocal.data.pipeline import evaluation_batches
 from keras_nonlocal.data.pipeline import training_batches
 from keras_nonlocal.data.pipeline import training_order
@@ -37,6 +38,7 @@ _FEATURES = {
     "frames": tf.io.FixedLenSequenceFeature([], tf.string, True),
     "timeline": tf.io.FixedLenSequenceFeature([], tf.int64, True),
     "times": tf.io.FixedLenFeature([], tf.string),
+    "path": tf.io.FixedLenFeature([], tf.string),
     "labels": tf.io.FixedLenSequenceFeature([], tf.int64, True),
     "actions": tf.io.FixedLenFeature([], tf.string),
 }
@@ -96,11 +98,11 @@ def read_shards(
 
     Returns:
         A data set as of `clip_dataset`. Iterating over it fails with
-        `tf.errors.InvalidArgumentError` at a record that is damaged.
+        `tf.errors.InvalidArgumentError` at a record that is damaged or gone.
 
     Raises:
-        ValueError: If an argument is out of range, or the shards are not as
-            they were written.
+        ValueError: If an argument is out of range, there are too few videos
+            for a step, or the shards are not as they were written.
     """
     check_arguments(batch_size, crop_size, short_side, process)
     index = ShardIndex.load(directory)
@@ -130,6 +132,7 @@ def read_shards(
         return with_options(
             dataset, tf.data.INFINITE_CARDINALITY if repeat else steps
         )
+    check_enough(videos, process[1])
     numbers = np.arange(process[0], len(videos), process[1])
     clips = tf.data.Dataset.from_tensor_slices(
         numbers[reader.readable[numbers]]
@@ -258,6 +261,7 @@ class _Row(NamedTuple):
     width: tf.Tensor
     stored_height: tf.Tensor
     stored_width: tf.Tensor
+    path_hash: tf.Tensor
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -335,6 +339,7 @@ class _ShardReader:
             tf.constant([row.width for row in rows], tf.int64),
             tf.constant(stored_height),
             tf.constant(stored_width),
+            _path_hash([os.fsencode(row.path) for row in rows]),
         )
 
     def training(
@@ -349,24 +354,34 @@ class _ShardReader:
         crop = _random_crop(
             units[1:], row, self.crop_size, self.short_side, self.flip
         )
-        return self._read(row, start, crop)
+        frames, example, numbers = self._read(row, start, crop)
+        classes = tf.cast(example["labels"], tf.int32)
+        if self.videos.actions is not None:
+            classes = _classes_during(example, numbers)
+        table = tf.constant(
+            partners(self.flip_pairs, len(self.videos.class_names))
+        )
+        classes = tf.where(crop.flip, tf.gather(table, classes), classes)
+        return frames, self._label(classes)
 
     def evaluation(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The middle clip of video `number`."""
+        """The middle clip of video `number`, with all that the video has."""
         row = self._row(number)
         start = sampling.middle_start(self.clip, row.num_frames, row.fps, tnp)
         crop = _center_crop(row, self.crop_size, self.short_side[0])
-        return self._read(row, start, crop)
+        frames, example, _ = self._read(row, start, crop)
+        return frames, self._label(tf.cast(example["labels"], tf.int32))
 
     def _row(self, number: tf.Tensor) -> _Row:
         return _Row(*(column[number] for column in self._table))
 
     def _read(
         self, row: _Row, start: tf.Tensor, crop: _Crop
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
+        """Frames of a clip, their record, and their numbers in that."""
         path = tf.constant(self.index.paths())[row.file]
         record = _read_record(path, row.offset)
-        example = tf.io.parse_single_example(record, _FEATURES)
+        example = _parse(record, row)
         places = sampling.frame_indices(
             start, self.clip, row.num_frames, row.fps, tnp
         )
@@ -378,23 +393,11 @@ class _ShardReader:
             frames,
             (self.clip.num_frames, self.crop_size, self.crop_size, 3),
         )
-        return frames, self._label(example, numbers, crop.flip)
+        return frames, example, numbers
 
-    def _label(
-        self,
-        example: dict[str, tf.Tensor],
-        numbers: tf.Tensor,
-        flipped: tf.Tensor,
-    ) -> tf.Tensor:
-        classes = tf.cast(example["labels"], tf.int32)
-        table = tf.constant(
-            partners(self.flip_pairs, len(self.videos.class_names))
-        )
+    def _label(self, classes: tf.Tensor) -> tf.Tensor:
         if not self.videos.multi_label:
-            return tf.where(flipped, table[classes[0]], classes[0])
-        if self.videos.actions is not None:
-            classes = _classes_during(example, numbers, classes)
-        classes = tf.where(flipped, tf.gather(table, classes), classes)
+            return classes[0]
         label = tf.one_hot(classes, len(self.videos.class_names))
         return tf.minimum(tf.reduce_sum(label, axis=0), 1.0)
 
@@ -411,17 +414,29 @@ def _checked_clip(clip: ClipSpec, index: ShardIndex) -> ClipSpec:
 
 def _read_record(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
     """The record at a place in a file, its checksum being right."""
-    records = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[path],
-        compression_type="",
-        buffer_size=0,
-        byte_offsets=[offset],
-    )
-    nothing = tf.data.Dataset.from_tensors("")
+
+    def read(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+        records = tf.raw_ops.TFRecordDatasetV2(
+            filenames=[path],
+            compression_type="",
+            buffer_size=0,
+            byte_offsets=[offset],
+        )
+        return (
+            tf.data.experimental.from_variant(
+                records, tf.TensorSpec([], tf.string)
+            )
+            .take(1)
+            .get_single_element()
+        )
+
+    # An element that fails is passed over. A file that cannot be opened never
+    # is: `ignore_errors` right behind it would try for ever.
     record = (
-        tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string))
+        tf.data.Dataset.from_tensors((path, offset))
+        .map(read)
         .ignore_errors(log_warning=True)
-        .concatenate(nothing)
+        .concatenate(tf.data.Dataset.from_tensors(""))
         .take(1)
         .get_single_element()
     )
@@ -435,6 +450,27 @@ def _read_record(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
     )
     with tf.control_dependencies([check]):
         return tf.identity(record)
+
+
+def _parse(record: tf.Tensor, row: _Row) -> dict[str, tf.Tensor]:
+    """The features of a record, which is that of the video."""
+    example = tf.io.parse_single_example(record, _FEATURES)
+    num_frames = tf.size(example["timeline"], tf.int64)
+    message = "A record must be of the video that the index says. Received: "
+    check = tf.debugging.Assert(
+        tf.logical_and(
+            tf.equal(_path_hash(example["path"]), row.path_hash),
+            tf.equal(num_frames, row.num_frames),
+        ),
+        [message, example["path"], num_frames],
+    )
+    with tf.control_dependencies([check]):
+        return {key: tf.identity(value) for key, value in example.items()}
+
+
+def _path_hash(paths: tf.Tensor | Sequence[bytes]) -> tf.Tensor:
+    """Of paths, which take more room in a graph."""
+    return tf.strings.to_hash_bucket_fast(paths, np.iinfo("int64").max)
 
 
 def _random_crop(
@@ -526,9 +562,9 @@ def _decode(
 
 
 def _classes_during(
-    example: dict[str, tf.Tensor], numbers: tf.Tensor, listed: tf.Tensor
+    example: dict[str, tf.Tensor], numbers: tf.Tensor
 ) -> tf.Tensor:
-    """Classes of what happens in the clip; `listed` if that is not known."""
+    """Classes of what happens in the clip."""
     times = tf.gather(tf.io.decode_raw(example["times"], tf.float64), numbers)
     actions = tf.reshape(
         tf.io.decode_raw(example["actions"], tf.float64), [-1, 3]
@@ -536,5 +572,4 @@ def _classes_during(
     classes, start, end = tf.unstack(actions, axis=1)
     first, last = tf.reduce_min(times), tf.reduce_max(times)
     during = tf.logical_and(start <= last, end >= first)
-    found = tf.cast(tf.boolean_mask(classes, during), tf.int32)
-    return tf.cond(tf.math.is_nan(first), lambda: listed, lambda: found)
+    return tf.cast(tf.boolean_mask(classes, during), tf.int32)

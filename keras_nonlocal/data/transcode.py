@@ -12,6 +12,7 @@ import av
 import numpy as np
 
 from keras_nonlocal.data import sampling
+from keras_nonlocal.data.auditing.video import read_header
 from keras_nonlocal.data.decode import VideoError
 from keras_nonlocal.data.decode import VideoIndex
 from keras_nonlocal.data.decode import scan
@@ -65,12 +66,14 @@ def transcode(request: TranscodeRequest) -> int:
         Bytes of the file.
 
     Raises:
-        VideoError: If not all of the video, or of the segment, can be read.
+        VideoError: If not all of the video, or of the segment, can be read, or
+            the source is shorter than its header says.
         OSError: If the target cannot be written.
     """
     source = request.source
     decoder = get_decoder("auto", source)
     index = decoder.scan(source).or_fps(request.fps)
+    _check_whole(source, index)
     try:
         numbers = sampling.timeline(
             index.num_frames,
@@ -91,9 +94,22 @@ def transcode(request: TranscodeRequest) -> int:
         size = os.path.getsize(request.part)
         os.replace(request.part, request.target)
         return size
+    except OSError as error:
+        # Not of the source, whose errors are a `VideoError`.
+        raise OSError(error.errno, error.strerror, request.target) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(request.part)
+
+
+def _check_whole(source: str, index: VideoIndex) -> None:
+    """What is missing now would not be missed in the new file."""
+    try:
+        lacking = read_header(source, index).lacking
+    except OSError as error:
+        raise VideoError(f"{source}: {error.strerror}") from error
+    if lacking:
+        raise VideoError(f"{source}: truncated: {lacking}")
 
 
 def _encode(

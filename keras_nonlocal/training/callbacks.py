@@ -31,7 +31,7 @@ class SkipReport(keras.callbacks.Callback):
     ```python
     train = keras_nonlocal.video_dataset_from_directory("videos")
     report = keras_nonlocal.SkipReport(train.skips, "runs/mine/skipped.json")
-    model.fit(train, callbacks=[report])
+    model.fit(train, callbacks=[report], shuffle=False)
     ```
     """
 

@@ -133,7 +133,9 @@ def test_a_list_that_needs_more(hmdb_list, tmp_path):
 
 def test_prepare(leaking, tmp_path):
     out = tmp_path / "out"
-    output = command("prepare", f"--data={leaking}", f"--out={out}", "--gop=8")
+    output = command(
+        "prepare", f"--data={leaking}", f"--out={out}", "--gop=8", status=1
+    )
     assert f"2 of 3 videos are in {out}" in output
     assert r"run/a<b>\udcff.mp4: cannot be prepared (" in output
     assert len(list(out.glob("*/*.mp4"))) == 2

@@ -168,7 +168,7 @@ def test_train_says_what_is_wrong(awkward):
         (videos, "--crop_size=129"): "crop_size=129, short_side=(128, 160)",
         (videos, "--crop_size=0"): "--crop_size=0",
         (videos, "--batch_size=0"): "--batch_size=0",
-        (videos, "--workers=-1"): "--workers=-1",
+        (videos, "--num_workers=-1"): "--num_workers=-1",
         (videos, "--epochs=0"): "--epochs=0",
         (videos, "--seed=-1"): "--seed=-1",
         (videos, "--learning_rate=0"): "`learning_rate` must be positive",

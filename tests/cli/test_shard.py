@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     synthetic.make_relation_dataset(
         root, 16, 2, num_frames=200, size=96, progress=False
     )
-    (root / "train" / "same_colour" / "broken.mp4").write_text("not a video")
+    (root / "train" / "same_colour" / "bro\nken.mp4").write_text("not a video")
     return root / "train"
 
 
@@ -73,7 +73,7 @@ def test_killed_half_way_it_ends_with_the_same_files(folder, tmp_path):
     output, _ = again.communicate(timeout=120)
     assert again.returncode == 0, output
     assert "16 of 17 videos in 9 shards" in output
-    assert "broken.mp4: unreadable video" in output
+    assert "bro\\nken.mp4: unreadable video" in output
     assert content(out) == content(undisturbed)
     assert {path: path.stat().st_ino for path in finished} == finished
     clips = read_shards(
@@ -94,3 +94,23 @@ def test_it_says_what_is_wrong(tmp_path):
     assert empty.returncode == 1
     assert str(tmp_path) in output and "Traceback" not in output
     assert not os.path.exists(tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing_unfinished(folder, tmp_path):
+    out = tmp_path / "out"
+    # Files may have 8 KiB, or 4 where a block is half a KiB.
+    full = subprocess.run(
+        ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh"]
+        + [sys.executable, "-m", "keras_nonlocal.cli.shard"]
+        + [f"--data={folder}", f"--out={out}", "--num_shards=2"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert full.returncode == 1
+    assert "too large" in full.stdout + full.stderr
+    assert "Traceback" not in full.stderr
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".lock",
+        "settings.json",
+    ]

@@ -16,6 +16,8 @@ def inspect(argument):
         time.sleep(600)
     if name.startswith("crash"):
         os.abort()
+    if name.startswith("disk"):
+        raise OSError(5, "Input/output error", path)
     if name.startswith("odd"):
         raise KeyError(name)
     time.sleep(0.05)

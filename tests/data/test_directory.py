@@ -80,9 +80,9 @@ def test_options_are_those_of_clip_dataset(relation):
 
 
 def test_clips_are_those_of_a_clip_spec(relation):
-    # Longer than the videos.
+    # Longer than the videos, which have 0.64 s.
     clip = {"num_frames": 7, "sampling_rate": 16, "rule": "slowfast"}
-    clip |= {"short": "loop", "fps": 5.0}
+    clip |= {"short": "loop", "fps": 10.0}
     expected = clip_dataset(
         relation[0],
         ClipSpec(**clip),

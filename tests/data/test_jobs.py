@@ -1,12 +1,36 @@
 import contextlib
 import io
+import os
 import sys
 
 import pytest
 
 from keras_nonlocal.data.jobs import Journal
 from keras_nonlocal.data.jobs import run_jobs
+from keras_nonlocal.data.jobs import stamp
 from keras_nonlocal.data.worker import WorkerStartError
+
+
+class TestStamp:
+    def test_files(self, tmp_path):
+        path = tmp_path / "a"
+        assert stamp(str(path)) == stamp("a\0") == []
+        path.write_text("x")
+        first = stamp(str(path))
+        assert first == stamp(str(path))
+        path.write_text("xy")
+        assert stamp(str(path)) != first
+
+    def test_folders(self, tmp_path):
+        path = tmp_path / "a\udcff"
+        path.write_text("x")
+        (tmp_path / "dangling").symlink_to("nowhere")
+        first = stamp(str(tmp_path))
+        assert first == stamp(str(tmp_path))
+        os.utime(path, ns=(1, 1))
+        second = stamp(str(tmp_path))
+        # The folder itself has not changed.
+        assert second[:2] == first[:2] and second != first
 
 
 class TestJournal:
@@ -20,6 +44,8 @@ class TestJournal:
             assert journal.get(["a", 1]) == {"x": 3}
             assert journal.get(["b", None]) == 2
             assert journal.get(["c"]) is None
+            items = [(["a", 1], {"x": 3}), (["b", None], 2)]
+            assert list(journal.items()) == items
         with Journal(tmp_path / "journal", resume=False) as journal:
             assert journal.get(["a", 1]) is None
         assert (tmp_path / "journal").read_bytes() == b""

@@ -181,7 +181,7 @@ def test_evaluation_leaves_out_what_cannot_be_read(relation, broken):
 def test_no_readable_video_is_an_error(relation, broken, training):
     videos = broken(relation[1], range(6))
     batches = dataset(videos, training=training)
-    message = r"one of the 6 videos must be readable.*broken\d\.mp4"
+    message = r"one of 6 videos must be readable.*broken\d\.mp4"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         arrays(batches)
 

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from keras_nonlocal.data import decode
 from keras_nonlocal.data import preparation
 from keras_nonlocal.data import transcode
+from keras_nonlocal.data.jobs import Journal
 from keras_nonlocal.data.preparation import prepare
 from keras_nonlocal.data.readers.folder import read_folder
 from keras_nonlocal.data.videos import Problem
@@ -227,6 +229,91 @@ def test_only_changed_files_are_encoded_again(source, tmp_path):
     assert third[0] == second[0] and third[1] > second[1]
     fourth = times(crf=30)
     assert min(fourth) > max(third)
+
+
+def test_videos_of_another_list_are_refused(source, tmp_path):
+    """They would be read with the label and the name of earlier."""
+    sources = [tmp_path / "in" / f"{name}.mp4" for name in "ab"]
+    sources[0].parent.mkdir()
+    for path in sources:
+        shutil.copy(source, path)
+    out = tmp_path / "out"
+    prepare(listed(sources), out, short_side=16)
+    for videos in (listed(sources, [1, 0]), listed(sources[1:])):
+        with pytest.raises(ValueError, match="1 such videos.*jump/a.mp4"):
+            prepare(videos, out, short_side=16)
+    assert len(read_folder(out)) == 2
+    (out / "jump" / "a.mp4").unlink()
+    assert len(prepare(listed(sources, [1, 0]), out, short_side=16)) == 2
+
+
+def test_what_cannot_be_read_any_more_is_not_kept(source, tmp_path):
+    path, out = tmp_path / "a.mp4", tmp_path / "out"
+    shutil.copy(source, path)
+    prepare(listed([path, source]), out, short_side=16)
+    path.write_text("no video")
+    result = prepare(listed([path, source]), out, short_side=16)
+    assert result.problem_counts() == {"cannot be prepared": 1}
+    assert read_folder(out).paths == result.paths
+
+
+def test_a_journal_that_leads_elsewhere(source, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "a" / "b.mp4"
+    for folder in out, other.parent:
+        folder.mkdir()
+        (folder / "b.mp4").write_text("mine")
+    targets = ["../a/b.mp4", "../../b.mp4", str(other), "b.mp4", "..", 3, None]
+    with Journal(out / "prepared.jsonl") as journal:
+        for target in targets:
+            journal.add({"target": target}, 4)
+        journal.add(["target"], 4)
+    assert len(prepare(listed([source]), out, short_side=16)) == 1
+    assert other.exists() and (out / "b.mp4").exists()
+
+
+def test_a_full_disk_is_no_fault_of_the_videos(source, tmp_path):
+    other = shutil.copy(source, tmp_path / "other.mp4")
+    out = tmp_path / "out"
+    # The first is there already.
+    first = files.write(tmp_path / "a.mp4", files.moving(0, 1))
+    (path,) = prepare(listed([first]), out).paths
+    before = os.stat(path).st_mtime_ns
+    videos = listed([first, source, other])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large: .*mp4"):
+            prepare(videos, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(out / "jump") == ["a.mp4"]
+    result = prepare(videos, out)
+    assert len(result) == 3 and result.problems == ()
+    assert os.stat(path).st_mtime_ns == before
+
+
+def test_a_video_that_was_cut_off_is_left_out(tmp_path):
+    """Or the new file would have no trace of it."""
+    whole = files.write(tmp_path / "whole.avi", files.moving(0), "mpeg4")
+    files.cut(whole, tmp_path / "cut.avi", 0.7)
+    videos = listed([whole, tmp_path / "cut.avi"])
+    result = prepare(videos, tmp_path / "out")
+    assert len(result) == 1
+    (problem,) = result.problems
+    assert problem.where == videos.paths[1]
+    assert "truncated: " in problem.detail
+    assert "of 64 frames that its header promises" in problem.detail
+
+
+def test_pictures_that_were_written_anew(tmp_path):
+    folder = files.write_folder(tmp_path / "in", files.moving(3, 3))
+    other = files.write_folder(tmp_path / "other", files.moving(4, 3))
+    videos = listed([folder])
+    (result,) = prepare(videos, tmp_path / "out", crf=4).paths
+    for picture in other.iterdir():
+        (folder / picture.name).write_bytes(picture.read_bytes())
+    prepare(videos, tmp_path / "out", crf=4)
+    assert_alike(result, files.moving(4, 3).astype(int))
 
 
 def test_names_stay_but_for_those_that_several_have(source, tmp_path):

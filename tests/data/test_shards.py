@@ -1,9 +1,12 @@
+import dataclasses
 import itertools
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import threading
+import types
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from keras_nonlocal.data import shards
 from keras_nonlocal.data import synthetic
 from keras_nonlocal.data import transforms
 from keras_nonlocal.data.augmentation import ColorJitter
+from keras_nonlocal.data.beam import shard_pipeline
 from keras_nonlocal.data.pipeline import clip_dataset
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.data.shard_index import ShardIndex
@@ -161,16 +165,18 @@ def test_segments_actions_and_constant_rate(moving, tmp_path):
         actions=actions,
     )
     index = write(videos, tmp_path, fps=40.0)
-    assert [row.num_frames for row in index.rows()][:2] == [27, 21]
+    assert [row.num_frames for row in index.rows()][:2] == [29, 21]
     clip = ClipSpec(3, 2, fps=40.0)
     changes = {"batch_size": 2, "flip_pairs": [("left", "up")]}
-    ours = read(tmp_path, clip, training=True, **changes)
-    theirs = from_files(videos, clip, training=True, **changes)
-    for _ in range(2):
-        assert_same_clips(ours, theirs)
-    labels = np.concatenate([labels for _, labels in ours])
-    assert labels.dtype == "float32"
-    assert set(labels.sum(axis=1)) == {0, 1}
+    numbers = {True: {0, 1}, False: {2}}
+    for training in (True, False):
+        ours = read(tmp_path, clip, training=training, **changes)
+        theirs = from_files(videos, clip, training=training, **changes)
+        for _ in range(2):
+            assert_same_clips(ours, theirs)
+        labels = np.concatenate([labels for _, labels in ours])
+        assert labels.dtype == "float32"
+        assert set(labels.sum(axis=1)) == numbers[training]
     # That of the shards if the clip does not say.
     first, second = (
         next(iter(read(tmp_path, x, training=False)))[0]
@@ -207,6 +213,89 @@ def test_unreadable_videos_are_left_out_and_listed(moving, tmp_path):
     nothing = videos.subset([2, 5])
     with pytest.raises(ValueError, match="must be readable. Received none"):
         write(nothing, tmp_path / "nothing", num_shards=1)
+    broken.write_bytes(pathlib.Path(paths[0]).read_bytes())
+    assert (
+        not write(nothing, tmp_path / "nothing", num_shards=1).videos().problems
+    )
+    # What cannot be read stays so, unless all of it is written anew.
+    changes = {"num_shards": 2, "num_workers": 1}
+    assert len(write(videos, out, **changes).videos().problems) == 2
+    index = write(videos, out, overwrite=True, **changes)
+    assert not index.videos().problems
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_what_may_pass_is_tried_again(moving, tmp_path, monkeypatch, missing):
+    """A video that was missing, or took too long."""
+    late = tmp_path / "late.mp4"
+    paths = (*moving.paths[:5], str(late))
+    videos = VideoList(paths, moving.labels, moving.class_names)
+
+    def read_part(request):
+        if request.path == str(late):
+            raise decode.TimeLimitError(f"{late}: too slow")
+        return shard_video.read_part(request)
+
+    if not missing:
+        late.write_bytes(pathlib.Path(moving.paths[5]).read_bytes())
+        monkeypatch.setattr(shard_writer, "read_part", read_part)
+    out = tmp_path / "out"
+    assert len(write(videos, out).videos().problems) == 1
+    monkeypatch.undo()
+    before = content(out)
+    late.write_bytes(pathlib.Path(moving.paths[5]).read_bytes())
+    assert not write(videos, out).videos().problems
+    changed = {
+        name for name, data in content(out).items() if data != before[name]
+    }
+    shard = "shard-00002-of-00003"
+    assert changed == {f"{shard}.tfrecord", f"{shard}.json", "index.json"}
+
+
+@pytest.mark.parametrize("error", [ValueError, MemoryError])
+def test_whatever_a_video_does_is_its_own_problem(
+    moving, tmp_path, monkeypatch, error
+):
+    def read_part(request):
+        if request.path == moving.paths[1]:
+            raise error("an odd video")
+        return shard_video.read_part(request)
+
+    monkeypatch.setattr(shard_writer, "read_part", read_part)
+    (problem,) = write(moving, tmp_path).videos().problems
+    assert problem.where == moving.paths[1]
+
+
+def write_pictures(folder, *shape, count=3):
+    folder.mkdir()
+    picture = tf.io.encode_png(np.zeros((*shape, 3), "uint8")).numpy()
+    for number in range(count):
+        (folder / f"{number}.png").write_bytes(picture)
+    return str(folder)
+
+
+def test_pictures_too_wide_for_jpeg(moving, tmp_path):
+    wide = write_pictures(tmp_path / "wide", 2, 65501, count=1)
+    videos = VideoList((moving.paths[0], wide), [0, 1], moving.class_names)
+    (problem,) = write(videos, tmp_path / "out", num_shards=1).videos().problems
+    assert "at most 65500 pixels a side. Received: 2x65501" in problem.detail
+
+
+def test_actions_need_times(moving, tmp_path):
+    """As in `clip_dataset`; the frame rate of the list is a setting."""
+    folder = write_pictures(tmp_path / "pictures", 32, 32)
+    videos = VideoList(
+        (moving.paths[0], folder), None, ("a",), actions=[[[0, 0.0, 1.0]]] * 2
+    )
+    out = tmp_path / "out"
+    (problem,) = write(videos, out, num_shards=1).videos().problems
+    assert "its frame rate must be known" in problem.detail
+    known = dataclasses.replace(videos, fps=2.0)
+    with pytest.raises(ValueError, match="begun with other fps_of_videos"):
+        write(known, out, num_shards=1)
+    write(known, out, num_shards=1, overwrite=True)
+    again = ShardIndex.load(out).videos()
+    assert again.fps == 2.0 and not again.problems
 
 
 def test_videos_too_short_for_a_clip(moving, tmp_path):
@@ -274,7 +363,7 @@ def test_crops_in_the_graph_are_those_of_transforms(rng):
     for height, width in rng.integers(32, 2000, (20, 2)).tolist():
         units = rng.random(4)
         size = (tf.constant(height, tf.int64), tf.constant(width, tf.int64))
-        row = shards._Row(*[None] * 4, *size, None, None)
+        row = shards._Row(*[None] * 4, *size, *[None] * 3)
         for short_side in ((32, 32), (40, 97)):
             found = shards._random_crop(
                 [tf.constant(unit) for unit in units], row, 32, short_side, True
@@ -320,6 +409,61 @@ def test_a_cut_or_missing_shard_is_an_error(copy):
         read(copy, training=False)
 
 
+def test_a_shard_that_goes_missing_later_is_an_error(copy, monkeypatch):
+    """Not something to wait for; nor does it matter where the process is."""
+    monkeypatch.chdir(copy)
+    clips = read(".", training=False, batch_size=1, num_parallel_calls=1)
+    monkeypatch.chdir("/")
+    iterator = iter(clips)
+    next(iterator)
+    path = pathlib.Path(ShardIndex.load(copy).paths()[2])
+    path.unlink()
+    errors = []
+
+    def read_all():
+        try:
+            list(clips)
+        except tf.errors.InvalidArgumentError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=read_all, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert "missing or damaged record" in errors[0]
+    assert str(path) in errors[0]
+
+
+def test_a_record_of_another_video_is_an_error(copy):
+    path = copy / "index.json"
+    text = path.read_text()
+    values = json.loads(text)
+    values["shards"][0]["videos"][0]["path"] = "other.mp4"
+    path.write_text(json.dumps(values))
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="A record must be"
+    ):
+        list(read(copy, training=False))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"labels": [7]}, {"labels": []}, {"offset": 5}, {"length": 9}]
+    + [{"num_frames": 0}, {"fps": "x"}, {"height": -1}],
+)
+def test_load_refuses_records_that_cannot_be(copy, change):
+    path = copy / "index.json"
+    values = json.loads(path.read_text())
+    values["shards"][1]["videos"][1].update(change)
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"`directory` must have an index.js"):
+        ShardIndex.load(copy)
+
+
+def test_every_process_needs_a_video(written):
+    with pytest.raises(ValueError, match="must have at least 13 videos"):
+        read(written, training=False, process=(12, 13))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -342,7 +486,7 @@ def test_load_takes_no_files_of_other_folders(copy):
     values = json.loads(path.read_text())
     values["shards"][0]["name"] = "../secret.tfrecord"
     path.write_text(json.dumps(values))
-    with pytest.raises(ValueError, match="is not the name of a file"):
+    with pytest.raises(ValueError, match="is not the name of a shard"):
         ShardIndex.load(copy)
 
 
@@ -393,15 +537,41 @@ def test_other_lists_and_settings_are_refused(relation, written, copy):
     ):
         with pytest.raises(ValueError, match=f"begun with other {what}"):
             write(videos, copy, **changes)
+    with pytest.raises(ValueError, match="begun with other decoder") as kept:
+        write(relation[0], copy, decoder="pyav")
     assert content(copy) == before
+    # Whoever still has the error does not hold the folder.
+    assert kept.tb is not None
     write(relation[1], copy, num_shards=1, overwrite=True)
     assert ShardIndex.load(copy).videos().paths == relation[1].paths
     assert len(list(copy.glob("shard-*"))) == 2
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_of_others_stay(relation, tmp_path, overwrite):
+    others = ["shard-000000.tar", "movie.avi.part", "shard-1.part", "a.json"]
+    for name in others:
+        (tmp_path / name).write_text("precious")
+    write(relation[1], tmp_path, overwrite=overwrite)
+    write(relation[1], tmp_path, overwrite=overwrite)
+    (tmp_path / "settings.json").unlink()
+    before = content(tmp_path)
+    assert before.keys() >= {"index.json", *others}
+    with pytest.raises(ValueError, match="index.json for example"):
+        write(relation[1], tmp_path, overwrite=overwrite)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 1}'])
+def test_damaged_settings_are_named(relation, tmp_path, text):
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match=f"Received: {tmp_path}/settings.json"):
+        write(relation[1], tmp_path, overwrite=True)
+
+
 def test_one_process_writes_at_a_time(relation, written):
     settings = ShardIndex.load(written).settings
-    with shard_writer.claimed(relation[0], written, settings, 3, False):
+    with shard_writer.claimed(relation[0], written, settings, "auto", 3, False):
         with pytest.raises(ValueError, match="no other process writes"):
             write(relation[0], written)
 
@@ -416,11 +586,19 @@ def test_one_process_writes_at_a_time(relation, written):
         ({"fps": -1.0}, "`fps` must be positive or None"),
         ({"num_workers": -1}, "`num_workers` must be 0 or more"),
         ({"decoder": "x"}, "`decoder` must be one of"),
+        ({"time_limit": 0.0}, "`time_limit` must be positive"),
     ],
 )
 def test_write_checks_its_arguments(relation, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         write(relation[0], tmp_path / "new", **changes)
+
+
+def test_the_pipeline_checks_its_limit(relation, tmp_path, monkeypatch):
+    module = types.ModuleType("apache_beam")
+    monkeypatch.setitem(sys.modules, "apache_beam", module)
+    with pytest.raises(ValueError, match="`time_limit` must be positive"):
+        shard_pipeline(relation[0], tmp_path, time_limit=0.0)
 
 
 def test_a_video_that_takes_too_long(relation, tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from keras_nonlocal.data import decode
+from keras_nonlocal.data import worker
 from keras_nonlocal.data.worker import WorkerDied
 from keras_nonlocal.data.worker import WorkerPool
 from keras_nonlocal.data.worker import WorkerStartError
@@ -292,6 +293,29 @@ class TestProcesses:
         os.kill(process_id, signal.SIGKILL)
         os.waitid(os.P_PID, process_id, os.WEXITED | os.WNOWAIT)
         assert pool.call(("process_id",)) != process_id
+
+    def test_that_nobody_uses_end(self, make_pool, monkeypatch):
+        """Those alone, without a zombie; the next call starts another."""
+        monkeypatch.setattr(worker, "_IDLE_LIMIT", 1.0)
+        pool = make_pool(RUN, 2)
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            calls = [("sleep", 0.3)] * 2
+            list(threads.map(pool.call, calls))
+        assert len(pool._workers) == 2
+        process_id = pool.call(("process_id",))
+        deadline = time.monotonic() + 1.0 + SOON
+        while len(pool._workers) == 2:
+            assert pool.call(("process_id",)) == process_id
+            assert time.monotonic() < deadline
+        while pool._workers:
+            time.sleep(0.01)
+            assert time.monotonic() < deadline
+        with pytest.raises(ProcessLookupError):
+            os.kill(process_id, 0)
+        assert pool.call(("process_id",)) != process_id
+        while pool._workers:
+            time.sleep(0.01)
+            assert time.monotonic() < deadline + 1.0 + SOON
 
     def test_are_replaced_after_max_calls(self, make_pool):
         pool = make_pool(RUN, 1, max_calls=2)

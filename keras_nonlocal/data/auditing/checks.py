@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from keras_nonlocal.data import sampling
 from keras_nonlocal.data.auditing.lookalikes import lookalikes
 from keras_nonlocal.data.auditing.video import MISSING
 from keras_nonlocal.data.auditing.video import VideoFacts
@@ -196,7 +197,7 @@ def _of_times(
     found: dict[Finding, None] = {}
     for videos in splits.values():
         for number, path in enumerate(videos.paths):
-            video = facts[path]
+            video = _with_rate(facts[path], videos.fps)
             if video.fault:
                 continue
             segment = _segment(videos, number) or (0.0, float("inf"))
@@ -211,12 +212,18 @@ def _of_times(
     yield from found
 
 
+def _with_rate(video: VideoFacts, fps: float) -> VideoFacts:
+    """What is known with the list's frame rate, if the file has none."""
+    fps = video.fps or fps
+    seconds = video.seconds or (video.num_frames / fps if fps else 0.0)
+    return dataclasses.replace(video, fps=fps, seconds=seconds)
+
+
 def _of_segment(
     path: str, video: VideoFacts, segment: tuple[float, float], clip: ClipSpec
 ) -> Iterator[Finding]:
     start, end = segment
     kind, seconds = "segment past the end", video.seconds
-    frames = video.num_frames
     if seconds and start >= seconds:
         detail = _past_the_end("the segment starts", start, video)
         yield Finding("error", kind, path, detail)
@@ -224,11 +231,24 @@ def _of_segment(
     if seconds and np.isfinite(end) and end > seconds + _SLACK_SECONDS:
         detail = _past_the_end("the segment ends", end, video)
         yield Finding("warning", kind, path, detail)
-    if video.fps:
-        frames = min(frames, round((min(end, seconds) - start) * video.fps))
-    if frames < clip.span:
-        detail = f"{frames} of the {clip.span} frames that a {clip} clip spans"
+    frames, span = _frames(video, min(end, seconds) - start, clip)
+    if frames < span:
+        detail = f"{frames} of the {span} frames that a {clip} clip spans"
         yield Finding("warning", "short", path, detail)
+
+
+def _frames(
+    video: VideoFacts, seconds: float, clip: ClipSpec
+) -> tuple[int, int]:
+    """Frames that a clip may be taken from, and those that it needs."""
+    frames, fps = video.num_frames, clip.fps or video.fps
+    if clip.fps and video.seconds:
+        frames = round(seconds * clip.fps)
+    elif video.fps:
+        frames = min(frames, round(seconds * video.fps))
+    # Whatever becomes of short videos: what a clip spans.
+    strict = dataclasses.replace(clip, short="error")
+    return frames, sampling.needed_frames(strict, fps)
 
 
 def _past_the_end(what: str, seconds: float, video: VideoFacts) -> str:

@@ -15,8 +15,10 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from keras_nonlocal.data.auditing.matroska import promised_size
 from keras_nonlocal.data.decode import VideoError
 from keras_nonlocal.data.decode import VideoIndex
+from keras_nonlocal.data.decode import ffmpeg_reason
 from keras_nonlocal.data.decoders import get_decoder
 
 DECODE = ("all", "ends", "headers")
@@ -44,6 +46,8 @@ _WITH_DURATION = ("matroska", "mov", "flv", "asf")
 # What a sane file may lack of its header's promise.
 _LEAST_SHARE = 0.98
 _SLACK_FRAMES = 1
+_SLACK_LAST_FRAMES = 4
+# Where it is not known how long a frame lasts.
 _SLACK_SECONDS = 1.0
 # Time bases are coarse, milliseconds in WebM.
 _JITTER_SECONDS = 0.002
@@ -101,6 +105,21 @@ class VideoFacts:
     detail: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a file's header says.
+
+    Attributes:
+        container: FFmpeg's name of the file format.
+        codec: FFmpeg's name of the decoder.
+        lacking: What it promises and the file does not have, "" if nothing.
+    """
+
+    container: str = ""
+    codec: str = ""
+    lacking: str = ""
+
+
 def inspect(argument: tuple[str, str]) -> VideoFacts:
     """Learns what it can about a file.
 
@@ -109,6 +128,9 @@ def inspect(argument: tuple[str, str]) -> VideoFacts:
 
     Returns:
         The `VideoFacts`; a file that is no good is one of them, no error.
+
+    Raises:
+        OSError: If the disk does not give what is in the file.
     """
     path, decode = argument
     fault, detail = _fault_of_entry(path)
@@ -122,17 +144,24 @@ def inspect(argument: tuple[str, str]) -> VideoFacts:
             return dataclasses.replace(facts, fault=EMPTY)
         index = get_decoder("auto", path).scan(path)
         facts = _with_index(facts, index)
-    except (OSError, VideoError) as error:
+    except VideoError as error:
         detail = _without_path(error, path)
         if detail == NO_VIDEO:
             return dataclasses.replace(facts, fault=NO_VIDEO)
         return dataclasses.replace(facts, fault=UNREADABLE, detail=detail)
     try:
         pictures = _decode(path, index.num_frames, decode)
+        header = read_header(path, index)
     except VideoError as error:
         detail = _without_path(error, path)
         return dataclasses.replace(facts, fault=BROKEN, detail=detail)
-    return _with_header(_with_pictures(facts, pictures), path)
+    return dataclasses.replace(
+        _with_pictures(facts, pictures),
+        container=header.container,
+        codec=header.codec,
+        fault=TRUNCATED if header.lacking else "",
+        detail=header.lacking,
+    )
 
 
 def thumbnail(path: str) -> bytes:
@@ -262,38 +291,73 @@ def _with_pictures(
     )
 
 
-def _with_header(facts: VideoFacts, path: str) -> VideoFacts:
-    """Compares what the header promises with what the file has."""
+def read_header(path: str, index: VideoIndex) -> Header:
+    """Compares what a file's header promises with what the file has.
+
+    Decoders do not mind that a file ends too early where no frame is cut.
+
+    Args:
+        path: The video.
+        index: What `scan` has found in it.
+
+    Returns:
+        The `Header`, empty for a folder of pictures.
+
+    Raises:
+        OSError: If the file cannot be read.
+        VideoError: If it cannot be opened.
+    """
     if os.path.isdir(path):
-        return facts
-    # As `decode` opens a file, which has been there by now.
-    with av.open(os.path.abspath(path), metadata_errors="replace") as container:
-        stream = container.streams.best("video")
-        if stream is None:  # Somebody has just written to the file.
-            return facts
-        frames, end = 0, 0.0
-        # An error here is none of the pictures, which have been read.
-        with contextlib.suppress(av.FFmpegError):
-            for packet in container.demux():
-                is_frame = packet.stream.index == stream.index
-                frames += is_frame and packet.size > 0
-                end = max(end, _end(packet))
-        promised = (container.duration or 0) / av.time_base
-        facts = dataclasses.replace(
-            facts,
-            container=container.format.name,
-            codec=stream.codec_context.name,
-        )
-        lacking = []
-        if frames < _LEAST_SHARE * stream.frames - _SLACK_FRAMES:
-            lacking.append(f"{frames} of {stream.frames} frames")
-        if container.format.name.startswith(_WITH_DURATION):
-            if end < _LEAST_SHARE * promised - _SLACK_SECONDS:
-                lacking.append(f"{end:.1f} of {promised:.1f} s")
-    if not lacking:
-        return facts
-    detail = f"{' and '.join(lacking)} that its header promises"
-    return dataclasses.replace(facts, fault=TRUNCATED, detail=detail)
+        return Header()
+    lacking = []
+    size, promised_bytes = os.path.getsize(path), promised_size(path)
+    if size < _LEAST_SHARE * promised_bytes:
+        lacking.append(f"{size} of {promised_bytes} bytes")
+    try:
+        # Absolute: a colon in a relative path would name a protocol.
+        url = os.path.abspath(path)
+        with av.open(url, metadata_errors="replace") as container:
+            name, stream = (
+                container.format.name,
+                container.streams.best("video"),
+            )
+            if stream is None:  # Somebody has just written to the file.
+                return Header(container=name)
+            codec = stream.codec_context.name
+            promised = (container.duration or 0) / av.time_base
+            frames, end = _extent(container, stream)
+    except av.FFmpegError as error:
+        raise VideoError(f"{path}: {ffmpeg_reason(error)}") from error
+    if frames < _LEAST_SHARE * stream.frames - _SLACK_FRAMES:
+        lacking.append(f"{frames} of {stream.frames} frames")
+    if name.startswith(_WITH_DURATION):
+        if end < _LEAST_SHARE * promised - _slack_seconds(index):
+            lacking.append(f"{end:.1f} of {promised:.1f} s")
+    if lacking:
+        detail = f"{' and '.join(lacking)} that its header promises"
+        return Header(name, codec, detail)
+    return Header(name, codec)
+
+
+def _extent(
+    container: av.container.InputContainer, stream: av.stream.Stream
+) -> tuple[int, float]:
+    """Frames of a stream, and the end of all streams in seconds."""
+    frames, end = 0, 0.0
+    # An error here is none of the pictures, which are decoded elsewhere.
+    with contextlib.suppress(av.FFmpegError):
+        for packet in container.demux():
+            is_frame = packet.stream.index == stream.index
+            frames += is_frame and packet.size > 0
+            end = max(end, _end(packet))
+    return frames, end
+
+
+def _slack_seconds(index: VideoIndex) -> float:
+    """A few frames, as many files do not say how long the last one lasts."""
+    frame = 1 / index.fps if index.fps > 0 else 0.0
+    longest = float(np.diff(index.times).max(initial=0.0))
+    return max(_SLACK_LAST_FRAMES * frame, longest) or _SLACK_SECONDS
 
 
 def _end(packet: av.Packet) -> float:

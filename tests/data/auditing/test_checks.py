@@ -27,11 +27,11 @@ def facts(path, **fields):
     return VideoFacts(**{**values, **fields})
 
 
-def findings(splits, known=None, **arguments):
+def findings(splits, known=None, clip=None, **arguments):
     """What is found in lists, most of whose files are fine."""
     paths = {path for videos in splits.values() for path in videos.paths}
     known = {**{path: facts(path) for path in paths}, **(known or {})}
-    found = check(splits, known, ClipSpec(32, 2), **arguments)
+    found = check(splits, known, clip or ClipSpec(32, 2), **arguments)
     return [(x.severity, x.kind, x.where, x.detail) for x in found]
 
 
@@ -131,6 +131,47 @@ def test_segments_need_times():
     known = {"b": facts("b", seconds=0.0, fps=0.0, num_frames=70)}
     videos = both("ab", segments=[[0, 3], [1, 9]])
     assert findings({"all": videos}, known) == []
+
+
+@pytest.mark.parametrize(
+    ("clip", "frames"),
+    [
+        # 4 seconds at 25 frames a second.
+        (ClipSpec(50, 2), None),
+        (ClipSpec(51, 2), "100 of the 101"),
+        (ClipSpec(20, 2, fps=10.0), None),
+        (ClipSpec(21, 2, fps=10.0), "40 of the 41"),
+        (ClipSpec(99, 2, fps=50.0, short="loop"), None),
+        (ClipSpec(60, 2, rule="slowfast"), None),
+        (ClipSpec(61, 2, rule="slowfast"), "100 of the 102"),
+        (ClipSpec(61, 2, rule="slowfast", fps=30.0), "120 of the 122"),
+    ],
+)
+def test_frames_that_a_clip_needs(clip, frames):
+    expected = []
+    if frames:
+        detail = f"{frames} frames that a {clip} clip spans"
+        expected = [("warning", "short", path, detail) for path in "ab"]
+    assert findings({"all": both("ab")}, clip=clip) == expected
+
+
+def test_the_frame_rate_of_the_list():
+    folder = {"seconds": 0.0, "fps": 0.0, "has_times": False, "container": ""}
+    known = {path: facts(path, **folder) for path in "ab"}
+    segments = [[0, 7], [10, 12]]
+    videos = both("ab", segments=segments, fps=10.0)
+    assert findings({"all": videos}, known, ClipSpec(8, 2)) == [
+        (
+            "error",
+            "segment past the end",
+            "b",
+            "the segment starts at 10.00 s, the file at 10.00 s",
+        )
+    ]
+    videos = both("ab", segments=[[0, 7], [9, 10]], fps=10.0)
+    assert findings({"all": videos}, known, ClipSpec(8, 2)) == [
+        ("warning", "short", "b", "10 of the 15 frames that a 8x2 clip spans")
+    ]
 
 
 def test_actions():
