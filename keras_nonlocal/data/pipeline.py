@@ -90,6 +90,7 @@ def clip_dataset(
         process: Number of this process and how many there are, where several
             train together: each reads its share of every step, and together
             they read what one process with the sum of their batches would.
+            (`mix` mixes the clips of each process among themselves.)
         num_parallel_calls: Clips to read at a time.
         skips: Where to count what cannot be read; a new one if `None`.
 

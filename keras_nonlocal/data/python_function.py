@@ -97,8 +97,7 @@ def python_function(
         types: Types of the results.
 
     Returns:
-        The function of tensors. A data set that maps it holds it, and so works
-        whatever `keras.utils.clear_session` does to the default graph.
+        The function of tensors.
 
     >>> halve = python_function(lambda x: [x / 2], [tf.float32])
     >>> numbers = tf.data.Dataset.range(3, output_type=tf.float32)
@@ -106,8 +105,6 @@ def python_function(
     [0.0, 0.5, 1.0]
     """
 
-    # TensorFlow ties what it calls to the default graph and, if it is a plain
-    # function and not a method, to that function.
     def call(*arrays: np.ndarray) -> Any:
         with _calls.one_more():
             return function(*arrays)

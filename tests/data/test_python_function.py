@@ -1,3 +1,4 @@
+import concurrent.futures
 import contextlib
 import gc
 import os
@@ -122,17 +123,19 @@ def test_calls_that_run_end_soon(monkeypatch):
 
     call = python_function.python_function(read, [tf.int64])
     ones = tf.data.Dataset.range(4).map(lambda _: call()[0])
-    iterator = iter(ones.prefetch(2))
-    begun.wait()
-    assert calls.are_ours()
-    start = time.monotonic()
-    python_function._end_calls()
-    assert time.monotonic() - start < python_function._LIMIT
-    assert next(iterator) == 1
+    iterator = iter(ones)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        first = threads.submit(next, iterator)
+        assert begun.wait(60)
+        assert calls.are_ours()
+        start = time.monotonic()
+        python_function._end_calls()
+        assert time.monotonic() - start < python_function._LIMIT
+        assert first.result() == 1
     with pytest.raises(tf.errors.UnknownError, match="is about to end"):
         next(iterator)
     with pytest.raises(RuntimeError, match="a.mp4: not read"):
-        decode.scan("a.mp4")
+        decode.check_time("a.mp4")
 
 
 def test_nothing_to_wait_for(monkeypatch):
@@ -159,6 +162,7 @@ def test_a_call_that_is_stuck_is_named(monkeypatch):
 
 def interleaved(batches):
     """A data set that knows `batches` as a tensor only."""
+    # The lambda refers to the variable, which then has another value.
     batches = tf.data.Dataset.range(2).interleave(lambda _: batches)
     gc.collect()
     return batches
@@ -169,21 +173,9 @@ def distributed(batches):
     return strategy.experimental_distribute_dataset(batches)
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda batches: batches,
-        lambda batches: batches.take(1).map(lambda x, y: x),
-        lambda batches: tf.data.Dataset.zip((batches, batches)),
-        lambda batches: tf.data.Dataset.sample_from_datasets([batches] * 2),
-        iter,
-        distributed,
-    ],
-    ids=["itself", "map", "zip", "sample", "iter", "distribute"],
-)
-def test_a_fresh_session_takes_nothing(relation, use, training):
-    used = use(dataset(relation[1], training=training))
+@pytest.mark.parametrize("use", [interleaved, distributed, iter])
+def test_a_fresh_session_takes_nothing(relation, use):
+    used = use(dataset(relation[1], training=True))
     keras.utils.clear_session(free_memory=True)
     assert len(list(used)) > 0
 
@@ -201,7 +193,7 @@ def test_workers_end_when_nobody_needs_them(relation, monkeypatch):
     monkeypatch.setattr(pipeline, "make_pool", noted)
     batches = interleaved(dataset(relation[1], training=True, num_workers=1))
     for _ in range(2):
-        assert len(list(batches)) == 2
+        assert len(list(batches)) > 0
         assert_no_workers(*pools)
 
 
