@@ -85,7 +85,8 @@ def clip_dataset(
             `keras_nonlocal.data.decoders.DECODERS`, or `"auto"`.
         num_workers: Processes that read. 0 reads in threads, which is faster;
             there a file that stops inside one call of the decoder cannot be
-            abandoned. A process is killed when time is up.
+            abandoned. A process is killed when time is up, and ends when it
+            is not used for some seconds.
         time_limit: Seconds that reading one clip may take.
         process: Number of this process and how many there are, where several
             train together: each reads its share of every step, and together

@@ -262,7 +262,7 @@ class WorkerPool:
                 ).start()
                 self._is_watched = True
 
-    def end_unused(self) -> bool:
+    def _end_unused(self) -> bool:
         """Ends workers idle for too long; whether there are others."""
         latest = time.monotonic() - _IDLE_LIMIT
         for worker in list(self._idle):
@@ -334,7 +334,7 @@ def _watch(pool: weakref.ref[WorkerPool]) -> None:
     while True:
         time.sleep(_IDLE_LIMIT / 2)
         watched = pool()
-        if watched is None or not watched.end_unused():
+        if watched is None or not watched._end_unused():
             return
         del watched
 
