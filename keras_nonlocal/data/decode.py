@@ -36,10 +36,8 @@ _MAX_GAP_SECONDS = 60
 _MAX_SECONDS = 24 * 60 * 60
 
 _PYAV = int(av.__version__.split(".")[0])
-# By default it starts threads for every clip. Tags in any encoding are common,
-# and of no interest here. Both as far as the version of PyAV needs them.
+# By default newer versions start threads for every clip.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
-_ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
 
 # Damaged files make FFmpeg write to stderr for every frame; what matters is
 # in the exceptions.
@@ -448,7 +446,8 @@ def _open(
         raise VideoError(f"{path}: empty file")
     url = f"subfile,,start,0,end,{size},,:{os.path.abspath(path)}"
     try:
-        with av.open(url, timeout=left, **_ANY_TAGS) as container:
+        # Tags in any encoding are common, and of no interest here.
+        with av.open(url, timeout=left, metadata_errors="replace") as container:
             yield container, _best_stream(path, container)
     except av.FFmpegError as error:
         check_time(path)  # Which is why FFmpeg gave up, if so.
