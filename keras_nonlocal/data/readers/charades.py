@@ -35,9 +35,12 @@ def read_charades(
 ) -> VideoList:
     """Reads `Charades_v1_train.csv` or `Charades_v1_test.csv`.
 
-    Actions that end after the video are cut at its length; those that start
-    after it, or end before they start, are left out. Videos without actions
-    have no class and are kept. All of these are counted among the problems.
+    Actions that end after the video are cut at its length. Of those that start
+    after it, or end before they start, only the class is kept, for the video
+    as a whole. Videos without actions have no class and are kept; the official
+    scores of classification leave them out, as
+    `videos.subset(videos.labels.any(axis=1))` does. All of these are counted
+    among the problems.
 
     Args:
         path: The csv file, with the columns `id`, `actions` and `length`.
@@ -119,21 +122,25 @@ def parse_charades(
 def _entry(
     path: str, actions: str, length: float, numbers: dict[str, int]
 ) -> Entry:
-    kept, mended = [], []
+    kept, mended, classes = [], [], set()
     for text in filter(None, actions.split(";")):
         try:
             number, start, end = _action(text, numbers)
-            if start >= length:
-                raise RowError("action outside the video", text)
         except RowError as error:
             mended.append((error.kind, error.detail))
             continue
-        if end > length:
-            mended.append(("action ends after the video", text))
-        kept.append((number, start, min(end, length)))
-    if not kept:
+        # Classification asks whether, not when: as in the official scripts.
+        classes.add(number)
+        if end <= start:
+            mended.append(("action ends before it starts", text))
+        elif start >= length:
+            mended.append(("action outside the video", text))
+        else:
+            kept.append((number, start, min(end, length)))
+            if end > length:
+                mended.append(("action ends after the video", text))
+    if not classes:
         mended.append(("no actions", path))
-    classes = {number for number, _, _ in kept}
     return Entry(
         path, tuple(sorted(classes)), actions=tuple(kept), mended=tuple(mended)
     )
@@ -147,6 +154,4 @@ def _action(text: str, numbers: dict[str, int]) -> _Action:
     code, start, end = match[1], float(match[2]), float(match[3])
     if code not in numbers:
         raise RowError("unknown label", text)
-    if end <= start:
-        raise RowError("action ends before it starts", text)
     return numbers[code], start, end

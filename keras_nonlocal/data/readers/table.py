@@ -2,7 +2,9 @@
 
 import contextlib
 import itertools
+import math
 import os
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -47,7 +49,7 @@ def read_table(
     between them (or, in parquet, a list), the videos have any number of
     classes each, and a row may have none. The optional columns `start` and
     `end` are seconds of the file; an empty cell stands for its start or end.
-    Other columns are passed over.
+    Other columns are passed over; `read_column` reads them.
 
     Args:
         path: The table; parquet is recognised by its content.
@@ -105,11 +107,79 @@ def parse_table(
     return _videos(found, found.all_parsed(rows, split), class_names)
 
 
+def read_column(
+    path: Path, column: str, videos: VideoList, root: Path | None = None
+) -> tuple[str, ...]:
+    """Reads what a further column of a table says of its videos.
+
+    Args:
+        path: The table.
+        column: Name of the column; in a csv file small and large letters are
+            the same.
+        videos: What `read_table` has made of the table, or some of them.
+        root: As for `read_table`.
+
+    Returns:
+        The cell of every video, in the order of `videos`.
+
+    Raises:
+        ValueError: If the table has no such column, or the cell of a video is
+            empty or not the same in all of its rows: the first such video is
+            named.
+        ImportError: If the file is parquet and pyarrow is not installed.
+    """
+    source, base = os.path.basename(path), _base(path, root)
+    name = column if is_parquet(path) else column.strip().lower()
+    found: dict[tuple, set[str]] = {}
+    rows, parse = _rows(path, name)
+    # Other rows that cannot be used are problems of `videos` already.
+    for _, row in Collector(source, _EXPECTED).parsed(rows, parse):
+        with contextlib.suppress(RowError):
+            segment = _segment(row.get("start", ""), row.get("end", ""))
+            key = _key(os.path.join(base, row["path"]), segment)
+            found.setdefault(key, set()).add(row[name])
+    cells = []
+    for number, video in enumerate(videos.paths):
+        values = sorted(found.get(_key(video, videos.segment(number)), ()))
+        if len(values) != 1 or not values[0]:
+            raise ValueError(
+                f"{source} must have one value in the column {name!r} for "
+                f"every video. Received for {video}: {values or 'no row'}"
+            )
+        cells.append(values[0])
+    return tuple(cells)
+
+
 def is_parquet(path: Path) -> bool:
     """Whether a file begins like one of parquet."""
     check_file(path)
     with open(path, "rb") as file:
         return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+
+
+def _rows(
+    path: Path, column: str
+) -> tuple[Iterator[tuple[str, Any]], Callable[[Any], dict[str, str]]]:
+    """Rows with a further column, and what makes cells of a row."""
+    if is_parquet(path):
+        return _parquet_rows(path, column), _cells
+    source = os.path.basename(path)
+    return csv_rows(read_text(path), source, (*_REQUIRED, column))
+
+
+def _base(path: Path, root: Path | None) -> str:
+    """The folder that relative paths of a table start from."""
+    return os.path.dirname(path) if root is None else os.fspath(root)
+
+
+def _key(
+    path: str, segment: tuple[float, float | None] | None
+) -> tuple[str, float, float]:
+    """What tells one video of a list from the others."""
+    start, end = segment or (0.0, None)
+    if end is None or math.isnan(end):
+        end = math.inf
+    return path, start, end
 
 
 def _videos(
@@ -172,7 +242,9 @@ def _segment(start: str, end: str) -> tuple[float, float | None] | None:
     return first, last
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet_rows(
+    path: Path, *more: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -182,7 +254,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         ) from error
     with _errors_of_pyarrow(path):
         file = parquet.ParquetFile(path)
-    columns = _parquet_columns(path, file)
+    columns = _parquet_columns(path, file, more)
     with file, _errors_of_pyarrow(path):
         batches = file.iter_batches(columns=columns)
         rows = itertools.chain.from_iterable(x.to_pylist() for x in batches)
@@ -199,7 +271,7 @@ def _errors_of_pyarrow(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} cannot be read. Received: {error}") from error
 
 
-def _parquet_columns(path: Path, file: Any) -> list[str]:
+def _parquet_columns(path: Path, file: Any, more: Sequence[str]) -> list[str]:
     about = file.metadata
     groups = [about.row_group(n) for n in range(about.num_row_groups)]
     size = sum(group.total_byte_size for group in groups)
@@ -209,13 +281,13 @@ def _parquet_columns(path: Path, file: Any) -> list[str]:
             f"unpacked. Received: {about.num_rows} rows, {size} bytes"
         )
     there = file.schema_arrow.names
-    missing = [name for name in _REQUIRED if name not in there]
-    if missing:
+    required = (*_REQUIRED, *more)
+    if not set(required) <= set(there):
         raise ValueError(
-            f"{path} must have the columns {', '.join(_REQUIRED)}. "
+            f"{path} must have the columns {', '.join(required)}. "
             f"Received: {', '.join(there)}"
         )
-    return [name for name in _COLUMNS if name in there]
+    return [name for name in there if name in (*_COLUMNS, *more)]
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:

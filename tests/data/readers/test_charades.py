@@ -54,6 +54,8 @@ def test_mends_actions():
     )
     videos = parse_charades(text)
     assert videos.actions[0].tolist() == [[0, 1, 31.5], [3, 31, 31.5]]
+    # What happens at an impossible time happens all the same.
+    assert np.flatnonzero(videos.labels[0]).tolist() == [0, 1, 2, 3, 4]
     assert videos.problem_counts() == {
         "action ends after the video": 2,
         "action ends before it starts": 2,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from keras_nonlocal.data.readers.table import parse_table
+from keras_nonlocal.data.readers.table import read_column
 from keras_nonlocal.data.readers.table import read_table
 
 
@@ -150,3 +151,68 @@ def test_bad_parquet(tmp_path):
     (tmp_path / "x.parquet").write_bytes(content[:-20])
     with pytest.raises(ValueError, match="x.parquet cannot be read"):
         read_table(tmp_path / "x.parquet")
+
+
+def read_with_column(path, column):
+    videos = read_table(path)
+    return videos, read_column(path, column, videos)
+
+
+def test_a_further_column(tmp_path, touch):
+    (tmp_path / "x.csv").write_text(
+        "path,label,Subject,start,end\n"
+        "b,run,ann,,\n"
+        "gone,run,bob,,\n"
+        "a,jump,bob,0,1\n"
+        "a,jump,eve,1,\n"
+        "a,jump,,2,1\n"
+        "b,run,ann,,\n"
+    )
+    touch("a", "b")
+    videos, subjects = read_with_column(tmp_path / "x.csv", "subject")
+    assert subjects == ("ann", "bob", "eve")
+    some = videos.subset([2, 0])
+    assert read_column(tmp_path / "x.csv", "SUBJECT", some) == ("eve", "ann")
+
+
+def test_a_further_column_in_another_root(tmp_path, touch):
+    (tmp_path / "x.csv").write_text("path,label,subject\na,run,7\n")
+    touch("videos/a")
+    videos = read_table(tmp_path / "x.csv", tmp_path / "videos")
+    found = read_column(
+        tmp_path / "x.csv", "subject", videos, tmp_path / "videos"
+    )
+    assert found == ("7",)
+
+
+def test_a_further_column_of_parquet(tmp_path, touch):
+    write_parquet(
+        tmp_path / "x.parquet",
+        {"path": ["a", "b"], "label": ["run", "jump"], "Subject": [3.0, 4.0]},
+    )
+    touch("a", "b")
+    _, subjects = read_with_column(tmp_path / "x.parquet", "Subject")
+    assert subjects == ("3", "4")
+    with pytest.raises(ValueError, match="columns path, label, subject"):
+        read_with_column(tmp_path / "x.parquet", "subject")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("a,run,x\nb,run,\n", r"for every video.*/b: \[''\]"),
+        ("a,run,x\nb,run,y\na,run,z\n", r"/a: \['x', 'z'\]"),
+    ],
+)
+def test_a_further_column_that_is_not_known(tmp_path, touch, rows, words):
+    (tmp_path / "x.csv").write_text(f"path,label,subject\n{rows}")
+    touch("a", "b")
+    with pytest.raises(ValueError, match=words):
+        read_with_column(tmp_path / "x.csv", "subject")
+
+
+def test_a_further_column_that_is_missing(tmp_path, touch):
+    (tmp_path / "x.csv").write_text("path,label\na,run\n")
+    touch("a")
+    with pytest.raises(ValueError, match="x.csv must have .* columns subject"):
+        read_with_column(tmp_path / "x.csv", "subject")
