@@ -1,0 +1,1 @@
+"""Figures of merit: accuracy, average precision."""
