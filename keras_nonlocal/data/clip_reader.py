@@ -39,6 +39,7 @@ class ClipReader:
         seconds: Time limit for a clip.
         skips: Where to count what cannot be read.
         pool: Worker processes; `None` reads in the calling thread.
+        jitter: How the short side is drawn, as in `random_transform`.
     """
 
     videos: VideoList
@@ -51,6 +52,7 @@ class ClipReader:
     seconds: float
     skips: SkipLog
     pool: WorkerPool | None = None
+    jitter: str = "uniform"
 
     def training(
         self, number: int | np.integer, units: np.ndarray
@@ -62,7 +64,7 @@ class ClipReader:
             clip = self._read(current, choice)
             if clip is not None:
                 return clip.frames, self._label(current, clip)
-        raise ValueError(self._nothing_readable())
+        self.skips.fail(self._nothing_readable())
 
     def evaluation(self, number: np.int64) -> tuple[np.ndarray, np.ndarray]:
         """The middle clip of video `number`, or none, with its label."""
@@ -78,7 +80,7 @@ class ClipReader:
         """Adds to the `total` read so far; at the end there must be some."""
         total = np.int64(total + num_read)
         if is_last and not total:
-            raise ValueError(self._nothing_readable())
+            self.skips.fail(self._nothing_readable())
         return total
 
     @property
@@ -126,6 +128,7 @@ class ClipReader:
             self.decoder,
             self.videos.fps,
             self.seconds,
+            self.jitter,
         )
 
     def _call(self, request: ClipRequest) -> Clip:

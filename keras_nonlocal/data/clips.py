@@ -45,6 +45,7 @@ class ClipRequest:
         decoder: A name of `DECODERS`, or "auto".
         fps: Frames per second where the video does not say; 0.0 if unknown.
         seconds: Time limit.
+        jitter: How the short side is drawn, as in `random_transform`.
     """
 
     path: str
@@ -57,6 +58,7 @@ class ClipRequest:
     decoder: str = "auto"
     fps: float = 0.0
     seconds: float = math.inf
+    jitter: str = "uniform"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -208,7 +210,7 @@ def _read(
     else:
         start = sampling.random_start(units[0], request.clip, total, source.fps)
         transform = transforms.random_transform(
-            units[1:], *size, request.short_side, request.flip
+            units[1:], *size, request.short_side, request.flip, request.jitter
         )
     numbers = source.numbers(start)
     with _named(request.path):

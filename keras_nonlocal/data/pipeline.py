@@ -14,6 +14,7 @@ from keras_nonlocal.data.labels import class_pairs
 from keras_nonlocal.data.python_function import python_function
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.data.skips import SkipLog
+from keras_nonlocal.data.transforms import check_jitter
 from keras_nonlocal.data.videos import VideoList
 
 # Seconds that a clip may take: a hundred times what it takes on a busy core.
@@ -30,11 +31,13 @@ def clip_dataset(
     training: bool,
     crop_size: int = 224,
     short_side: tuple[int, int] = (256, 320),
+    jitter: str = "uniform",
     flip: bool = True,
     flip_pairs: Sequence[tuple[str, str]] = (),
     augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
     mix: Callable[..., tuple[tf.Tensor, tf.Tensor]] | None = None,
     repeat: bool = False,
+    first_step: int = 0,
     seed: int = 0,
     decoder: str = "auto",
     num_workers: int = 0,
@@ -65,6 +68,8 @@ def clip_dataset(
         crop_size: Height and width of the clips, in pixels.
         short_side: Smallest and largest short side of the rescaled video,
             both included, in pixels; at least `crop_size`.
+        jitter: How training draws the short side: `"uniform"`, or `"inverse"`
+            to draw its inverse evenly, as SlowFast does.
         flip: Whether training mirrors half of the clips.
         flip_pairs: Names of classes that a mirrored clip swaps, as
             `[("swiping left", "swiping right")]`.
@@ -80,6 +85,8 @@ def clip_dataset(
             one that is begun being epoch k. Under a `MirroredStrategy` and
             on JAX, `fit` begins iterations that it does not use: there only
             `repeat` gives the batches that one device gets on TensorFlow.
+        first_step: With `repeat`, the batch to begin with instead of 0: the
+            data set is what is left of the endless one after that many.
         seed: Seed of everything random.
         decoder: What reads the videos: a name of
             `keras_nonlocal.data.decoders.DECODERS`, or `"auto"`.
@@ -108,6 +115,8 @@ def clip_dataset(
         ValueError: If an argument is out of range or there are too few videos.
     """
     check_arguments(batch_size, crop_size, short_side, process)
+    check_first_step(first_step, training and repeat)
+    check_jitter(jitter)
     _check_workers(num_workers, time_limit)
     check_decoder(decoder)
     reader = ClipReader(
@@ -121,9 +130,12 @@ def clip_dataset(
         time_limit,
         SkipLog() if skips is None else skips,
         make_pool(num_workers, time_limit),
+        jitter,
     )
     if training:
-        order = training_order(videos, batch_size, seed, process, repeat)
+        order = training_order(
+            videos, batch_size, seed, process, repeat, first_step
+        )
         dataset = training_batches(
             order,
             _training_reader(reader),
@@ -150,6 +162,7 @@ def training_order(
     seed: int,
     process: tuple[int, int],
     repeat: bool,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
     """What training reads, and with which random numbers.
 
@@ -160,6 +173,7 @@ def training_order(
         process: Number of this process and how many there are.
         repeat: Whether to go on for ever, or for one epoch: the k-th iteration
             is epoch k.
+        first_step: With `repeat`, the batch to begin with.
 
     Returns:
         A data set of the numbers of videos, int32, their random numbers,
@@ -167,15 +181,11 @@ def training_order(
         `(2,)`. It is made of whole batches, any of which `tf.data` service may
         give to another machine.
     """
-    index, count = process
-    check_enough(videos, batch_size * count)
-    steps = len(videos) // (batch_size * count)
+    steps = _steps_per_epoch(videos, batch_size, process)
     clips = steps * batch_size
 
     def order(epoch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        units = tf.random.stateless_uniform(
-            [len(videos), 1 + NUM_UNITS], seed=[seed, epoch]
-        )
+        numbers, units = _shuffle(videos, clips, seed, epoch, process)
         seeds = tf.random.stateless_uniform(
             [len(videos), 2],
             seed=[seed + _AUGMENTATION, epoch],
@@ -183,8 +193,7 @@ def training_order(
             maxval=None,
             dtype=tf.int64,
         )
-        numbers = tf.argsort(units[:, 0])[: clips * count][index::count]
-        units = tf.gather(units[:, 1:], numbers)
+        units = tf.gather(units, numbers)
         return numbers, units, tf.gather(seeds, numbers)
 
     def batch(
@@ -207,7 +216,7 @@ def training_order(
         np.zeros((clips, 2), "int64"),
     )
     # Not a `counter`, which `tf.data` service cannot deal out.
-    numbers = tf.data.Dataset.range(tf.int64.max)
+    numbers = tf.data.Dataset.range(first_step, tf.int64.max)
     if not repeat:
         numbers = _one_more_epoch().flat_map(
             lambda epoch: tf.data.Dataset.range(
@@ -215,6 +224,67 @@ def training_order(
             )
         )
     return numbers.scan(nothing, batch).unbatch()
+
+
+def step_videos(
+    videos: VideoList,
+    batch_size: int,
+    seed: int,
+    step: int,
+    process: tuple[int, int] = (0, 1),
+) -> np.ndarray:
+    """Which videos a step of training reads.
+
+    Args:
+        videos: As of `clip_dataset`, like the other arguments.
+        batch_size: Clips of a batch of this process.
+        seed: Seed of everything random.
+        step: Number of the batch from the beginning of the training, over the
+            epochs, from 0.
+        process: Number of this process and how many there are.
+
+    Returns:
+        Their numbers in the list, int32 of shape `(batch_size,)`, in the order
+        of the batch. The clip of a video that cannot be read is of another one.
+
+    Raises:
+        ValueError: If there are too few videos for a step.
+
+    >>> videos = VideoList("abcdef", [0] * 6, ("x",))
+    >>> [step_videos(videos, 3, 5, step).tolist() for step in range(4)]
+    [[0, 5, 4], [1, 2, 3], [5, 4, 0], [1, 3, 2]]
+    """
+    steps = _steps_per_epoch(videos, batch_size, process)
+    epoch, place = divmod(step, steps)
+    # The data set's order is that of a processor; equal numbers could be
+    # sorted otherwise elsewhere.
+    with tf.device("CPU:0"):
+        numbers, _ = _shuffle(videos, steps * batch_size, seed, epoch, process)
+    return numbers.numpy()[place * batch_size :][:batch_size]
+
+
+def _steps_per_epoch(
+    videos: VideoList, batch_size: int, process: tuple[int, int]
+) -> int:
+    together = batch_size * process[1]
+    check_enough(videos, together)
+    return len(videos) // together
+
+
+def _shuffle(
+    videos: VideoList,
+    clips: int,
+    seed: int,
+    epoch: int | tf.Tensor,
+    process: tuple[int, int],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Videos of a process in an epoch, and random numbers of all videos."""
+    index, count = process
+    units = tf.random.stateless_uniform(
+        [len(videos), 1 + NUM_UNITS], seed=[seed, epoch]
+    )
+    numbers = tf.argsort(units[:, 0])[: clips * count][index::count]
+    return numbers, units[:, 1:]
 
 
 def _one_more_epoch() -> tf.data.Dataset:
@@ -389,6 +459,15 @@ def check_arguments(
         raise ValueError(
             "`process` must be the number of this process, from 0, and how "
             f"many there are. Received: process={process}"
+        )
+
+
+def check_first_step(first_step: int, is_endless: bool) -> None:
+    """Raises `ValueError` for a step that no data set can begin with."""
+    if first_step < 0 or (first_step and not is_endless):
+        raise ValueError(
+            "`first_step` must be 0, or positive with training=True and "
+            f"repeat=True. Received: first_step={first_step}"
         )
 
 

@@ -22,6 +22,7 @@ from keras_nonlocal.data.labels import class_pairs
 from keras_nonlocal.data.labels import partners
 from keras_nonlocal.data.pipeline import check_arguments
 from keras_nonlocal.data.pipeline import check_enough
+from keras_nonlocal.data.pipeline import check_first_step
 from keras_nonlocal.data.pipeline import evaluation_batches
 from keras_nonlocal.data.pipeline import training_batches
 from keras_nonlocal.data.pipeline import training_order
@@ -29,6 +30,7 @@ from keras_nonlocal.data.pipeline import with_options
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.data.shard_index import ShardIndex
 from keras_nonlocal.data.shard_index import ShardVideo
+from keras_nonlocal.data.transforms import check_jitter
 from keras_nonlocal.data.transforms import rescaled_size
 from keras_nonlocal.data.videos import VideoList
 
@@ -52,11 +54,13 @@ def read_shards(
     training: bool,
     crop_size: int = 224,
     short_side: tuple[int, int] = (256, 320),
+    jitter: str = "uniform",
     flip: bool = True,
     flip_pairs: Sequence[tuple[str, str]] = (),
     augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
     mix: Callable[..., tuple[tf.Tensor, tf.Tensor]] | None = None,
     repeat: bool = False,
+    first_step: int = 0,
     seed: int = 0,
     process: tuple[int, int] = (0, 1),
     num_parallel_calls: int = tf.data.AUTOTUNE,
@@ -83,12 +87,14 @@ def read_shards(
         crop_size: Height and width of the clips, in pixels.
         short_side: Smallest and largest short side of the rescaled video,
             both included, in pixels; at least `crop_size`.
+        jitter: As in `clip_dataset`.
         flip: Whether training mirrors half of the clips.
         flip_pairs: Names of classes that a mirrored clip swaps.
         augment: As in `clip_dataset`.
         mix: As in `clip_dataset`.
         repeat: As in `clip_dataset`; has to be true where `tf.data` service
             is to serve training.
+        first_step: As in `clip_dataset`.
         seed: Seed of everything random.
         process: Number of this process and how many there are, as in
             `clip_dataset`.
@@ -105,6 +111,8 @@ def read_shards(
             for a step, or the shards are not as they were written.
     """
     check_arguments(batch_size, crop_size, short_side, process)
+    check_first_step(first_step, training and repeat)
+    check_jitter(jitter)
     index = ShardIndex.load(directory)
     index.check(checksums=verify)
     videos = index.videos()
@@ -116,9 +124,12 @@ def read_shards(
         short_side,
         flip,
         class_pairs(flip_pairs, videos.class_names),
+        jitter,
     )
     if training:
-        order = training_order(videos, batch_size, seed, process, repeat)
+        order = training_order(
+            videos, batch_size, seed, process, repeat, first_step
+        )
         dataset = training_batches(
             order,
             reader.training,
@@ -276,6 +287,7 @@ class _ShardReader:
         short_side: Smallest and largest short side, in pixels.
         flip: Whether half of the random clips are mirrored.
         flip_pairs: Pairs of class numbers that a mirrored clip swaps.
+        jitter: How the short side is drawn.
     """
 
     index: ShardIndex
@@ -285,6 +297,7 @@ class _ShardReader:
     short_side: tuple[int, int]
     flip: bool
     flip_pairs: Sequence[tuple[int, int]]
+    jitter: str
     readable: np.ndarray = dataclasses.field(init=False)
     _table: _Row = dataclasses.field(init=False)
     _substitutes: tf.Tensor = dataclasses.field(init=False)
@@ -352,7 +365,12 @@ class _ShardReader:
             units[0], self.clip, row.num_frames, row.fps, tnp
         )
         crop = _random_crop(
-            units[1:], row, self.crop_size, self.short_side, self.flip
+            units[1:],
+            row,
+            self.crop_size,
+            self.short_side,
+            self.flip,
+            self.jitter,
         )
         frames, example, numbers = self._read(row, start, crop)
         classes = tf.cast(example["labels"], tf.int32)
@@ -479,10 +497,10 @@ def _random_crop(
     crop_size: int,
     short_side: tuple[int, int],
     flip: bool,
+    jitter: str,
 ) -> _Crop:
     """`transforms.random_transform` in a graph."""
-    smallest, largest = short_side
-    side = smallest + _product(units[0], largest - smallest + 1)
+    side = _random_side(units[0], short_side, jitter)
     height, width = _rescaled_size(row, side)
     return _Crop(
         height,
@@ -491,6 +509,16 @@ def _random_crop(
         _product(units[2], width - crop_size + 1),
         tf.logical_and(flip, units[3] < 0.5),
     )
+
+
+def _random_side(
+    unit: tf.Tensor, short_side: tuple[int, int], jitter: str
+) -> tf.Tensor:
+    smallest, largest = short_side
+    if jitter == "inverse":
+        inverse = 1 / smallest - unit * (1 / smallest - 1 / largest)
+        return tf.cast(tf.round(1 / inverse), tf.int64)
+    return smallest + _product(unit, largest - smallest + 1)
 
 
 def _center_crop(row: _Row, crop_size: int, short_side: int) -> _Crop:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from typing import NoReturn
 
 from absl import logging
 
@@ -67,14 +68,22 @@ class SkipLog:
         if is_new:
             logging.warning("Skipped a video. %s", error)
         if total >= _ENOUGH_CLIPS and share > self.max_share:
-            self._failure = (
+            self.fail(
                 f"At most {self.max_share:.0%} of the clips may be skipped. "
                 f"Received: {self._skipped} of {total} could not be read, of "
                 f"{len(self._reasons)} files, the last because of: {error}. "
                 "`python -m keras_nonlocal.cli.audit` lists what is wrong "
                 "with a data set"
             )
-            raise TooManySkipsError(self._failure)
+
+    def fail(self, message: str) -> NoReturn:
+        """Ends reading, for a reason that `failure` will give.
+
+        Raises:
+            TooManySkipsError: Always.
+        """
+        self._failure = message
+        raise TooManySkipsError(message)
 
     def add_read(self, path: str, damage: str | None = None) -> None:
         """Notes that a clip was read, if `damage` only in an earlier place."""

@@ -5,6 +5,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# How a short side between two others is drawn.
+JITTERS = ("uniform", "inverse")
+
+
+def check_jitter(jitter: str) -> None:
+    """Raises `ValueError` if `jitter` is none of `JITTERS`."""
+    if jitter not in JITTERS:
+        raise ValueError(
+            f"`jitter` must be one of {JITTERS}. Received: jitter={jitter!r}"
+        )
+
 
 def rescaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Size that makes the shorter side `short_side`, the other truncated.
@@ -63,6 +74,7 @@ def random_transform(
     crop_size: int,
     short_side: tuple[int, int],
     flip: bool,
+    jitter: str = "uniform",
 ) -> ClipTransform:
     """The paper's augmentation, from four random numbers.
 
@@ -75,15 +87,16 @@ def random_transform(
         short_side: Smallest and largest short side, both included, in pixels;
             the smallest is at least `crop_size`.
         flip: Whether to mirror half of the clips.
+        jitter: `"uniform"`: any short side is equally likely. `"inverse"`:
+            its inverse is drawn evenly, and smaller ones are likelier.
 
     Returns:
-        The transform, any short side and crop position equally likely.
+        The transform, any crop position equally likely.
 
     >>> random_transform([0.5, 0, 0.99, 0.1], 256, 340, 224, (256, 320), True)
     ClipTransform(short_side=288, top=0, left=157, crop_size=224, flip=True)
     """
-    smallest, largest = short_side
-    side = smallest + int(units[0] * (largest - smallest + 1))
+    side = _random_side(units[0], short_side, jitter)
     new_height, new_width = rescaled_size(height, width, side)
     return ClipTransform(
         short_side=side,
@@ -92,6 +105,14 @@ def random_transform(
         crop_size=crop_size,
         flip=bool(flip and units[3] < 0.5),
     )
+
+
+def _random_side(unit: float, short_side: tuple[int, int], jitter: str) -> int:
+    smallest, largest = short_side
+    if jitter == "inverse":
+        inverse = 1 / smallest - unit * (1 / smallest - 1 / largest)
+        return round(1 / inverse)
+    return smallest + int(unit * (largest - smallest + 1))
 
 
 def center_transform(

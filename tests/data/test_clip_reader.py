@@ -4,6 +4,7 @@ import threading
 import time
 
 import numpy as np
+import pytest
 
 from keras_nonlocal.data import clip_reader
 from keras_nonlocal.data import skips as skips_module
@@ -62,6 +63,48 @@ def test_what_happens_in_the_clip(relation):
     )
     _, label = reader(videos).training(0, UNITS)
     assert label.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("clip", "segment", "first", "last"),
+    [
+        (ClipSpec(4, 2), None, 8, 14),
+        (ClipSpec(4, 2, fps=24.0), None, 7, 13),
+        (ClipSpec(4, 6), None, 0, 12),  # Looped: 0, 6, 12 and 2.
+        (ClipSpec(4, 6, short="clamp"), None, 0, 15),
+        (ClipSpec(4, 2), (0.2, 0.52), 5, 11),
+        (ClipSpec(1), None, 14, 14),
+    ],
+)
+def test_labels_of_a_clip_are_those_of_its_frames(
+    relation, clip, segment, first, last
+):
+    """Of all from the first to the last, with those that are left out.
+
+    Class k happens at frame k of 16 and nowhere else.
+    """
+    times = np.arange(16) / 25
+    rows = np.stack([np.arange(16), times - 0.01, times + 0.01], axis=1)
+    videos = VideoList(
+        relation[1].paths[:1],
+        None,
+        tuple(f"frame {number}" for number in range(16)),
+        None if segment is None else [segment],
+        actions=[rows],
+    )
+    _, label = reader(videos, clip=clip).training(0, UNITS)
+    assert np.flatnonzero(label).tolist() == list(range(first, last + 1))
+    assert reader(videos, clip=clip).evaluation(0)[1].sum() == 16
+
+
+def test_actions_that_touch_the_clip_happen_in_it(relation):
+    """From 0.32 to 0.56 s of a video of 0.64 s."""
+    actions = [[0, 0.1, 0.32], [1, 0.56, 99.0], [2, 0.1, 0.319], [3, 0.64, 9.0]]
+    videos = VideoList(
+        relation[1].paths[:1], None, tuple("abcd"), actions=[actions]
+    )
+    _, label = reader(videos).training(0, UNITS)
+    assert label.tolist() == [1, 1, 0, 0]
 
 
 def test_mirrored_labels(relation):

@@ -38,6 +38,18 @@ def test_random_clip_is_what_the_numbers_say(path):
     assert clip.damage is None
 
 
+def test_inverse_jitter(path):
+    units = (0.0, 0.5, 0.0, 0.0, 0.9)
+    clip = read_clip(
+        dataclasses.replace(
+            request(path, units=units), short_side=(24, 96), jitter="inverse"
+        )
+    )
+    # The inverse of 1 / 24 and 1 / 96 on average, where 60 is the mean.
+    whole = decode.read_frames(path, [0, 2, 4, 6], short_side=38)
+    np.testing.assert_array_equal(clip.frames, whole[:, :24, :24])
+
+
 def test_middle_clip(path):
     clip = read_clip(request(path))
     expected = decode.read_frames(path, [12, 14, 16, 18], short_side=24)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_nonlocal.data import decode
 from keras_nonlocal.data.augmentation import ColorJitter
 from keras_nonlocal.data.augmentation import MixUp
+from keras_nonlocal.data.pipeline import step_videos
 from keras_nonlocal.data.skips import SkipLog
 from keras_nonlocal.data.videos import VideoList
 from tests.data.batches import arrays
@@ -194,6 +195,7 @@ def test_no_readable_video_is_an_error(relation, broken, training):
         ({"crop_size": 0}, "crop_size=0"),
         ({"crop_size": 25}, "crop_size=25"),
         ({"short_side": (30, 29)}, r"short_side=\(30, 29\)"),
+        ({"jitter": "square"}, "jitter='square'"),
         ({"process": (2, 2)}, r"process=\(2, 2\)"),
         ({"process": (1, 2)}, "at least 8 videos.*Received: 6"),
         ({"num_workers": -1}, "num_workers=-1"),
@@ -275,6 +277,60 @@ def test_repeating_goes_through_the_epochs(relation):
                 np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("first_step", [1, 5])
+def test_begins_at_any_step_of_the_endless_sequence(relation, first_step):
+    """Within the first epoch of 3 steps, and within the second."""
+    options = {
+        "training": True,
+        "repeat": True,
+        "augment": ColorJitter(),
+        "mix": MixUp(1.0),
+    }
+    whole = list(dataset(relation[0], **options).take(first_step + 4))
+    rest = dataset(relation[0], first_step=first_step, **options)
+    assert int(rest.cardinality()) == tf.data.INFINITE_CARDINALITY
+    for _ in range(2):  # Every iteration begins there.
+        batches = list(rest.take(4))
+        for ours, theirs in zip(batches, whole[first_step:], strict=True):
+            assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": True, "first_step": 1},
+        {"training": False, "first_step": 1},
+        {"training": False, "repeat": True, "first_step": 1},
+        {"training": True, "repeat": True, "first_step": -1},
+    ],
+)
+def test_only_an_endless_sequence_begins_at_a_step(relation, changes):
+    step = changes["first_step"]
+    with pytest.raises(ValueError, match=f"`first_step`.*first_step={step}$"):
+        dataset(relation[1], **changes)
+
+
+@pytest.mark.parametrize("process", [(0, 1), (1, 2)])
+def test_videos_of_a_step_are_those_that_are_read(relation, process):
+    """Labels that are numbers say which video a clip is of."""
+    videos = relation[0].subset(range(11))
+    numbered = VideoList(
+        videos.paths, range(11), tuple(str(number) for number in range(11))
+    )
+    arguments = {"batch_size": 2, "seed": 3}
+    batches = dataset(
+        numbered, training=True, repeat=True, process=process, **arguments
+    )
+    for step, (_, labels) in enumerate(batches.take(12)):
+        found = step_videos(videos, **arguments, step=step, process=process)
+        np.testing.assert_array_equal(found, labels)
+
+
+def test_a_step_has_enough_videos(relation):
+    with pytest.raises(ValueError, match="at least 14 videos.*Received: 12"):
+        step_videos(relation[0], 7, 0, 0, process=(0, 2))
+
+
 def test_evaluation_knows_how_many_batches_there_should_be(relation, broken):
     batches = dataset(relation[1], training=False)
     assert int(batches.cardinality()) == len(list(batches))
@@ -321,6 +377,22 @@ def test_processes_together_evaluate_every_video_once(relation):
     expected = relation[1].labels
     for index, labels in enumerate(found):
         assert labels.tolist() == expected[index::4].tolist()
+
+
+def test_jitter_changes_the_size_of_training_clips_alone(relation):
+    options = {"short_side": (24, 96), "seed": 1}
+    uniform, inverse = (
+        arrays(dataset(relation[1], training=True, jitter=jitter, **options))
+        for jitter in ("uniform", "inverse")
+    )
+    assert_same(uniform[1:], inverse[1:])
+    assert (uniform[0] != inverse[0]).any()
+    assert_same(
+        *(
+            arrays(dataset(relation[1], training=False, jitter=jitter))
+            for jitter in ("uniform", "inverse")
+        )
+    )
 
 
 def test_workers_read_the_same_clips(relation):

@@ -106,6 +106,8 @@ def moving(tmp_path_factory):
         (True, CLIP, {}),
         (True, ClipSpec(4, 3, rule="slowfast"), {"flip": False}),
         (True, ClipSpec(4, 9), {"repeat": True, "process": (1, 2)}),
+        (True, CLIP, {"repeat": True, "first_step": 3}),
+        (True, CLIP, {"jitter": "inverse", "short_side": (24, 60)}),
         (False, CLIP, {"batch_size": 2}),
         (False, ClipSpec(3, 4, "slowfast", "loop"), {}),
         (False, ClipSpec(2, 2, "mmaction2"), {"process": (1, 2)}),
@@ -359,17 +361,23 @@ def test_records_are_plain_examples(relation, written):
     np.testing.assert_allclose(times, np.arange(16) / synthetic.FPS)
 
 
-def test_crops_in_the_graph_are_those_of_transforms(rng):
+@pytest.mark.parametrize("jitter", transforms.JITTERS)
+def test_crops_in_the_graph_are_those_of_transforms(rng, jitter):
     for height, width in rng.integers(32, 2000, (20, 2)).tolist():
         units = rng.random(4)
         size = (tf.constant(height, tf.int64), tf.constant(width, tf.int64))
         row = shards._Row(*[None] * 4, *size, *[None] * 3)
         for short_side in ((32, 32), (40, 97)):
             found = shards._random_crop(
-                [tf.constant(unit) for unit in units], row, 32, short_side, True
+                [tf.constant(unit) for unit in units],
+                row,
+                32,
+                short_side,
+                True,
+                jitter,
             )
             expected = transforms.random_transform(
-                units.tolist(), height, width, 32, short_side, True
+                units.tolist(), height, width, 32, short_side, True, jitter
             )
             side = expected.short_side
             assert [int(value) for value in found] == [
@@ -457,6 +465,11 @@ def test_load_refuses_records_that_cannot_be(copy, change):
     path.write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"`directory` must have an index.js"):
         ShardIndex.load(copy)
+
+
+def test_jitter_is_one_of_two(written):
+    with pytest.raises(ValueError, match="jitter='square'"):
+        read(written, training=True, jitter="square")
 
 
 def test_every_process_needs_a_video(written):

@@ -49,6 +49,37 @@ def test_short_sides_are_equally_likely():
     assert set(counts) == {10}
 
 
+def test_inverse_short_sides_are_equally_likely():
+    """Each side has the share of what is rounded to it, as in SlowFast."""
+    units = (np.arange(100_000) + 0.5) / 100_000
+    sides = [
+        transforms.random_transform(
+            (unit, 0, 0, 0), 256, 340, 224, (256, 320), True, "inverse"
+        ).short_side
+        for unit in units.tolist()
+    ]
+    values, counts = np.unique(sides, return_counts=True)
+    assert values.tolist() == list(range(256, 321))
+    edges = 1 / np.clip(np.arange(256, 322) - 0.5, 256, 320)
+    expected = -np.diff(edges) / (1 / 256 - 1 / 320)
+    np.testing.assert_allclose(counts / 100_000, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("jitter", transforms.JITTERS)
+@pytest.mark.parametrize("short_side", [(256, 320), (224, 224), (333, 1000)])
+def test_extreme_short_sides(jitter, short_side):
+    for unit, side in zip((0.0, LARGEST), short_side, strict=True):
+        transform = transforms.random_transform(
+            (unit, 0, 0, 0), 256, 340, 224, short_side, True, jitter
+        )
+        assert transform.short_side == side
+
+
+def test_other_jitters_are_refused():
+    with pytest.raises(ValueError, match="'uniform', 'inverse'.*'square'"):
+        transforms.check_jitter("square")
+
+
 @pytest.mark.parametrize("size", [(256, 340), (340, 256), (1, 1), (32, 512)])
 @pytest.mark.parametrize("side", [0.0, LARGEST])
 def test_extreme_crops_touch_the_border(size, side):
