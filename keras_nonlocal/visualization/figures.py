@@ -1,13 +1,19 @@
 """Figures as PNG bytes; the only module that draws."""
 
 import io
+import warnings
 from collections.abc import Mapping
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 # Okabe and Ito's colours, distinct to colour-blind eyes.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Classes of a confusion matrix whose shares, and whose names, can be read.
+_MAX_CELLS = 12
+_MAX_NAMES = 60
 
 
 def require_matplotlib() -> ModuleType:
@@ -27,11 +33,11 @@ def require_matplotlib() -> ModuleType:
 def training_curves(
     histories: Mapping[str, Mapping[str, list[float]]],
 ) -> bytes:
-    """Loss and accuracy over epochs, for each network.
+    """The loss and each metric over epochs, for each network.
 
     Args:
         histories: For each network the `history` of `fit` with validation
-            data and the metric "accuracy".
+            data; of the same metrics.
 
     Returns:
         A PNG.
@@ -39,9 +45,15 @@ def training_curves(
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for panel, metric in zip(panels, ("loss", "accuracy"), strict=True):
+    names = next(iter(histories.values()))
+    # What is also measured on the held-out videos, the loss first.
+    drawn = sorted(
+        (name for name in names if f"val_{name}" in names),
+        key=lambda name: name != "loss",
+    )
+    figure = Figure(figsize=(4.5 * len(drawn), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for panel, metric in zip(panels, drawn, strict=True):
         for number, (name, history) in enumerate(histories.items()):
             colour = _COLOURS[number % len(_COLOURS)]
             epochs = np.arange(1, len(history[metric]) + 1)
@@ -63,9 +75,10 @@ def training_curves(
         panel.set_xlabel("epoch")
         panel.set_ylabel(metric)
         panel.grid(alpha=0.3)
-    panels[1].set_ylim(0, 1.02)
     panels[0].set_ylim(bottom=0)
-    panels[1].legend(fontsize=8, loc="lower right")
+    for panel in panels[1:]:
+        panel.set_ylim(0, 1.02)
+    panels[-1].legend(fontsize=8, loc="lower right")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
@@ -90,3 +103,191 @@ def film_strip(frames: np.ndarray, gap: int = 2) -> bytes:
     buffer = io.BytesIO()
     imsave(buffer, strip, format="png")
     return buffer.getvalue()
+
+
+def error_curves(
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+) -> bytes:
+    """Training and validation errors over epochs, as in the paper's figure 3.
+
+    Training is dashed and validation solid. Lines are means over runs, bands
+    reach from the lowest run to the highest.
+
+    Args:
+        panels: For each panel's title and each network in it the training and
+            the validation errors, `(runs, epochs)`, in 0..1.
+
+    Returns:
+        A PNG.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(9, 3.2 * rows), layout="constrained")
+    grid = list(figure.subplots(rows, 2, sharey=True, squeeze=False).flat)
+    for panel in grid[len(panels) :]:
+        panel.set_visible(False)
+    for panel, (title, networks) in zip(grid, panels.items(), strict=False):
+        for number, (name, errors) in enumerate(networks.items()):
+            colour = _COLOURS[number % len(_COLOURS)]
+            for values, style in zip(errors, ("--", "-"), strict=True):
+                epochs = np.arange(1, values.shape[1] + 1)
+                panel.plot(
+                    epochs,
+                    100 * values.mean(axis=0),
+                    style,
+                    color=colour,
+                    linewidth=2 if style == "-" else 1,
+                    label=name if style == "-" else None,
+                )
+                panel.fill_between(
+                    epochs,
+                    100 * values.min(axis=0),
+                    100 * values.max(axis=0),
+                    color=colour,
+                    alpha=0.12,
+                    linewidth=0,
+                )
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("epoch")
+        panel.set_ylabel("error (%)")
+        panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.3)
+        if networks:
+            panel.legend(fontsize=8)
+    return _png(figure)
+
+
+def accuracy_by_distance(
+    distances: Sequence[float],
+    panels: Mapping[str, Mapping[str, np.ndarray]],
+    xlabel: str,
+) -> bytes:
+    """Accuracies over a distance with intervals, panels side by side.
+
+    Args:
+        distances: Where the accuracies belong.
+        panels: For each panel's title and each network in it the mean and both
+            ends of its interval at each distance, `(distances, 3)`, in 0..1.
+        xlabel: What the distances are.
+
+    Returns:
+        A PNG.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False).flat
+    # Distances may be far from even: each gets a place of its own.
+    places = np.arange(len(distances))
+    for panel, (title, networks) in zip(grid, panels.items(), strict=True):
+        for number, (name, points) in enumerate(networks.items()):
+            # Beside each other, so that intervals stay apart.
+            shift = 0.06 * (number - (len(networks) - 1) / 2)
+            mean, low, high = 100 * np.asarray(points).T
+            panel.errorbar(
+                places + shift,
+                mean,
+                np.maximum([mean - low, high - mean], 0),
+                marker="o",
+                markersize=4,
+                capsize=2,
+                linewidth=1.5,
+                color=_COLOURS[number % len(_COLOURS)],
+                label=name,
+            )
+        panel.set_title(title, fontsize=10)
+        panel.set_xticks(places, [f"{distance:g}" for distance in distances])
+        panel.set_xlabel(xlabel)
+        panel.set_ylim(top=102)
+        panel.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("accuracy (%)")
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=3, fontsize=8
+    )
+    return _png(figure)
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
+    """For what videos of each class were taken, as shares of its videos.
+
+    Up to 12 classes the cells also show the shares, in per cent; up to 60 the
+    axes show the names of the classes, and else numbers.
+
+    Args:
+        matrix: Counts `(classes, classes)`, rows of true classes.
+        class_names: The name of every class.
+
+    Returns:
+        A PNG. Rows of classes without videos are grey.
+    """
+    require_matplotlib()
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    matrix = np.asarray(matrix)
+    count = len(matrix)
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = np.divide(
+        matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0
+    )
+    side = min(4 + 0.2 * count, 11)
+    figure = Figure(figsize=(side + 1.5, side), layout="constrained")
+    panel = figure.subplots()
+    panel.set_facecolor("#cccccc")
+    # Rare confusions are seen as well: shares are shown by their root.
+    image = panel.imshow(
+        shares,
+        cmap="Blues",
+        norm=PowerNorm(0.5, vmin=0, vmax=1),
+        interpolation="nearest",
+    )
+    bar = figure.colorbar(image, ax=panel, shrink=0.8)
+    bar.set_ticks(
+        [0, 0.01, 0.05, 0.2, 0.5, 1], labels=["0", "1", "5", "20", "50", "100"]
+    )
+    bar.set_label("% of the videos of the class")
+    _label_classes(panel, class_names)
+    if count <= _MAX_CELLS:
+        for (row, column), share in np.ndenumerate(shares):
+            if not np.isnan(share):
+                colour = "white" if share > 0.3 else "black"
+                panel.text(
+                    column,
+                    row,
+                    f"{100 * share:.0f}",
+                    ha="center",
+                    va="center",
+                    color=colour,
+                )
+    with warnings.catch_warnings():
+        # Names may have letters that the font has not: boxes are drawn.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        return _png(figure)
+
+
+def _label_classes(panel: Any, class_names: Sequence[str]) -> None:
+    """Names or numbers of classes along both axes of a matrix."""
+    panel.set_xlabel("taken for")
+    panel.set_ylabel("class")
+    if len(class_names) > _MAX_NAMES:
+        return
+    names = [
+        # A dollar would begin a formula.
+        (name if len(name) < 28 else f"{name[:26]}...").replace("$", r"\$")
+        for name in class_names
+    ]
+    size = 9 if len(names) <= 30 else 7
+    places = range(len(names))
+    rotation = 0 if len(names) <= 2 else 90
+    panel.set_xticks(places, names, rotation=rotation, fontsize=size)
+    panel.set_yticks(places, names, fontsize=size)

@@ -79,7 +79,7 @@ def picture(png: bytes, description: str) -> str:
 def prediction(
     strip: bytes,
     name: str,
-    truth: str,
+    truth: Sequence[str],
     class_names: Sequence[str],
     scores: Mapping[str, np.ndarray],
 ) -> str:
@@ -88,14 +88,15 @@ def prediction(
     Args:
         strip: PNG of the clip's frames.
         name: Of the video.
-        truth: Its class.
+        truth: Its class, or all of its classes.
         class_names: Of the scores.
         scores: For each network `(classes,)`.
     """
-    lines = [f"<b>{html.escape(name)}</b>: {html.escape(truth)}"]
+    classes = html.escape(", ".join(truth) or "no class")
+    lines = [f"<b>{html.escape(name)}</b>: {classes}"]
     for network, values in scores.items():
         best = int(np.argmax(values))
-        is_right = class_names[best] == truth
+        is_right = class_names[best] in truth
         mark = "right" if is_right else "wrong"
         sign = "\N{CHECK MARK}" if is_right else "\N{MULTIPLICATION X}"
         lines.append(

@@ -37,7 +37,7 @@ def test_page_is_whole_and_holds_everything_itself():
             report.prediction(
                 strip,
                 "v<1>.mp4",
-                "same",
+                ("same",),
                 ("different", "same"),
                 {"good": np.array([0.1, 0.9]), "bad": np.array([0.8, 0.2])},
             ),
