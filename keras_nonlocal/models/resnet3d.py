@@ -243,7 +243,8 @@ def _non_local(x, variant, stage, block):
 @applications.outside_remat_scope
 def _head(x, variant, classes, activation):
     # The window is what res5 covers at the training size, at least a position.
-    window = max(variant.crop_size // (16 * variant.res5_stride), 1)
+    sizes = variant.stage_sizes(variant.num_frames, variant.crop_size)
+    window = max(sizes["res5"][1], 1)
     if variant.head == "feature":
         window = None
     x = PositionPooling(window, name="pool5")(x)

@@ -46,6 +46,8 @@ class WeightsEntry:
         activation: What makes scores of its logits, where it is not a softmax.
         sampling: Whose rule chose the frames of its published scores, a name
             of `keras_nonlocal.data.sampling.RULES`; `None` for none of them.
+        fps: Frames per second that the videos were brought to; `None`: their
+            own.
         note: What else there is to know.
     """
 
@@ -62,6 +64,7 @@ class WeightsEntry:
     package: str | None = None
     activation: str | None = None
     sampling: str | None = None
+    fps: float | None = None
     note: str = ""
 
     @property
@@ -180,6 +183,7 @@ def _long_term_feature_banks() -> list[WeightsEntry]:
                 classes=157,
                 scores={"mAP": score},
                 activation="sigmoid",
+                fps=24.0,
                 note=inferred,
             )
         )
