@@ -75,8 +75,8 @@ def published_clip(weights: str) -> ClipSpec:
         weights: An entry of `list_weights()`.
 
     Returns:
-        Their length, step and rule; the paper's rule where that of the
-        publisher is none of `keras_nonlocal.data.sampling.RULES`.
+        Their length, step, rule and frame rate; the paper's rule where that of
+        the publisher is none of `keras_nonlocal.data.sampling.RULES`.
 
     Raises:
         ValueError: If there is no such entry, or it is not of a `ResNet3D`.
@@ -99,4 +99,5 @@ def published_clip(weights: str) -> ClipSpec:
         entry.network.num_frames,
         entry.network.sampling_rate,
         rule=entry.sampling or "paper",
+        fps=entry.fps,
     )
