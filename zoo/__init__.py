@@ -1,0 +1,1 @@
+"""Recipes, studies and what was measured; run from the repository root."""

@@ -1,0 +1,33 @@
+r"""I3D ResNet-50, 128x1 clips, Kinetics-400.
+
+    python -m keras_nonlocal.cli.train \
+        --config zoo/configs/kinetics400/i3d_r50_128x1.py \
+        --data TRAIN --validation VAL --out runs/i3d_r50_128x1
+    python -m keras_nonlocal.cli.evaluate \
+        --config zoo/configs/kinetics400/i3d_r50_128x1.py \
+        --data VAL --model runs/i3d_r50_128x1/saved_model
+
+Starts from the I3D of 32x2 clips, i3d_baseline_32x2_IN_pretrain_400k. 400k
+steps of 16 clips, 2 on each of 8 GPUs, with batch norms folded into frozen
+scales and shifts.
+
+Paper, table 2g: top1 74.9, top5 91.7.
+Released: i3d_baseline_128x1_I3D_pretrain_400k.
+Measured: nothing.
+"""
+
+from keras_nonlocal.models.variants import VARIANTS
+from keras_nonlocal.training.recipes import Recipe
+from keras_nonlocal.training.recipes import kinetics400_long
+
+
+def get_config(smoke: bool = False) -> Recipe:
+    recipe = kinetics400_long(
+        "i3d_r50_128x1",
+        VARIANTS["i3d_r50_128x1"],
+        "i3d_baseline_32x2_IN_pretrain_400k",
+        published={"top1": 74.9, "top5": 91.7},
+        source="table 2g",
+        released="i3d_baseline_128x1_I3D_pretrain_400k",
+    )
+    return recipe.smoke() if smoke else recipe

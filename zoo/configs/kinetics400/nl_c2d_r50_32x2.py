@@ -1,0 +1,30 @@
+r"""NL C2D ResNet-50, 5 blocks, 32x2 clips, Kinetics-400.
+
+    python -m keras_nonlocal.cli.train \
+        --config zoo/configs/kinetics400/nl_c2d_r50_32x2.py \
+        --data TRAIN --validation VAL --out runs/nl_c2d_r50_32x2
+    python -m keras_nonlocal.cli.evaluate \
+        --config zoo/configs/kinetics400/nl_c2d_r50_32x2.py \
+        --data VAL --model runs/nl_c2d_r50_32x2/saved_model
+
+From an ImageNet network, 400k steps of 64 clips: 8 on each of 8 GPUs. Fewer
+GPUs take a smaller batch, for which rate and steps are scaled.
+
+Paper, tables 2c and 2d: top1 73.8, top5 91.0.
+Released: c2d_nonlocal_32x2_IN_pretrain_400k.
+Measured: nothing.
+"""
+
+from keras_nonlocal.training.recipes import Recipe
+from keras_nonlocal.training.recipes import kinetics400
+
+
+def get_config(smoke: bool = False) -> Recipe:
+    recipe = kinetics400(
+        "nl_c2d_r50_32x2",
+        "nl_c2d_r50",
+        published={"top1": 73.8, "top5": 91.0},
+        source="tables 2c and 2d",
+        released="c2d_nonlocal_32x2_IN_pretrain_400k",
+    )
+    return recipe.smoke() if smoke else recipe
