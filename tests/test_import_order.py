@@ -31,9 +31,11 @@ ONLY_IN = {
         "data/synthetic.py",
         "data/transcode.py",
     },
+    "jax": {"training/distribution.py", "training/precise_bn.py"},
     "keras_cv": {"data/keras_cv_layers.py"},
     "matplotlib": {"visualization/figures.py"},
     "pyarrow": {"data/readers/table.py"},
+    "tensorboard": {"training/run_folder.py"},
     "tensorflow_io": {"data/decoders/tensorflow_io.py"},
 }
 

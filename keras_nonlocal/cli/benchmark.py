@@ -15,14 +15,15 @@ from absl import flags
 from keras_nonlocal.cli import clip_flags
 from keras_nonlocal.cli import data_flags
 from keras_nonlocal.cli import show_own_notes_only
-from keras_nonlocal.data.pipeline import clip_dataset
 from keras_nonlocal.data.skips import SkipLog
+from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.models.resnet3d import ResNet3D
 from keras_nonlocal.models.variants import VARIANTS
 from keras_nonlocal.models.variants import Variant
 from keras_nonlocal.training.config import TrainConfig
+from keras_nonlocal.training.distribution import find_devices
+from keras_nonlocal.training.fit import clips
 from keras_nonlocal.training.fit import compile_model
-from keras_nonlocal.training.fit import default_strategy
 from keras_nonlocal.training.throughput import measure_input
 from keras_nonlocal.training.throughput import measure_training
 from keras_nonlocal.training.throughput import verdict
@@ -50,8 +51,13 @@ def main(argv: list[str]) -> None:
         )
     variant = VARIANTS.get(FLAGS.variant)
     config = _config(variant)
-    skips = SkipLog()
-    dataset = _dataset(config, skips)
+    videos, skips = data_flags.videos(), SkipLog()
+    try:  # What `train` reads, without an end.
+        dataset = clips(
+            videos, config, True, skips, batch_size=config.batch_size
+        )
+    except ValueError as error:
+        raise app.UsageError(f"--data: {error}") from error
     supply = measure_input(dataset, FLAGS.seconds)
     print(
         f"Input: {supply.clips_per_second:.1f} clips of {config.clip} a second"
@@ -61,7 +67,7 @@ def main(argv: list[str]) -> None:
     if skips.count:
         print(f"  skipped={skips.count} slow={skips.slow}")
     if variant is not None:
-        demand = _demand(variant, config, next(iter(dataset))[0])
+        demand = _demand(variant, config, videos, next(iter(dataset)))
         print(f"Training {FLAGS.variant}: {demand:.1f} clips a second")
         print(verdict(supply.clips_per_second, demand))
 
@@ -74,31 +80,21 @@ def _config(variant: Variant | None) -> TrainConfig:
     return clip_flags.config(f"{variant.num_frames}x{variant.sampling_rate}")
 
 
-def _dataset(config: TrainConfig, skips: SkipLog) -> tf.data.Dataset:
-    """What `train` reads, without an end."""
-    videos = data_flags.videos()
-    try:
-        return clip_dataset(
-            videos,
-            config.clip,
-            batch_size=config.batch_size,
-            training=True,
-            crop_size=config.crop_size,
-            short_side=config.short_side,
-            repeat=True,
-            num_workers=config.num_workers,
-            skips=skips,
+def _demand(
+    variant: Variant,
+    config: TrainConfig,
+    videos: VideoList,
+    batch: tuple[tf.Tensor, tf.Tensor],
+) -> float:
+    devices = find_devices()
+    with devices.scope():
+        model = ResNet3D(
+            variant,
+            classes=len(videos.class_names),
+            classifier_activation=None,
         )
-    except ValueError as error:
-        raise app.UsageError(f"--data: {error}") from error
-
-
-def _demand(variant: Variant, config: TrainConfig, clips: tf.Tensor) -> float:
-    strategy = default_strategy()
-    with strategy.scope():
-        model = ResNet3D(variant, classifier_activation=None)
-        compile_model(model, config, steps=1000, strategy=strategy)
-    return measure_training(model, clips, FLAGS.seconds)
+        compile_model(model, config, 1000, devices, videos)
+    return measure_training(model, *batch, FLAGS.seconds)
 
 
 if __name__ == "__main__":

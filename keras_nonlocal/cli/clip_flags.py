@@ -1,5 +1,6 @@
 """The flags that say which clips a network trains on."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,6 +67,35 @@ def config(clip: str, **settings: Any) -> TrainConfig:
         )
     except ValueError as error:
         raise app.UsageError(str(error)) from error
+
+
+def given(clip: ClipSpec) -> dict[str, Any]:
+    """The settings that the command line gives, without the defaults.
+
+    Args:
+        clip: Of which `--clip` changes length and step.
+
+    Raises:
+        app.UsageError: If one of them is not of its form.
+    """
+    settings = {
+        name: FLAGS[name].value
+        for name in ("batch_size", "crop_size", "num_workers")
+        if FLAGS[name].present
+    }
+    if FLAGS["short_side"].present:
+        settings["short_side"] = _short_side(FLAGS.short_side)
+    if FLAGS["clip"].present:
+        try:
+            parsed = _clip(FLAGS.clip)
+            settings["clip"] = dataclasses.replace(
+                clip,
+                num_frames=parsed.num_frames,
+                sampling_rate=parsed.sampling_rate,
+            )
+        except ValueError as error:
+            raise app.UsageError(str(error)) from error
+    return settings
 
 
 def _clip(text: str) -> ClipSpec:

@@ -130,6 +130,7 @@ def main(_: list[str]) -> None:
         batch_size=16,
         epochs=FLAGS.epochs,
         learning_rate=0.05,
+        weight_decay=0.0,
         crop_size=56,
         short_side=(56, 64),
         seed=FLAGS.seed,
@@ -143,6 +144,7 @@ def main(_: list[str]) -> None:
         title="Same colour? Two balls that never meet",
         notes=NOTES,
         opening=opening,
+        resume=False,
     )
     print(f"\nThe report: {out / 'index.html'}")
 

@@ -1,24 +1,43 @@
 """Trains networks on a folder of videos and reports on them.
 
     python -m keras_nonlocal.cli.train --data videos --out runs/mine
+    python -m keras_nonlocal.cli.train --data train.csv --validation val.csv \
+        --config zoo/configs/kinetics400/nl_i3d_r50_32x2.py
 
 --data is a folder with one folder of videos for each class, or a list in any of
-the known formats with one class a video. A share of every class is held out.
-Leaves `index.html`, `results.json` and for each network a `.keras` file and a
-SavedModel that `keras_nonlocal.cli.predict` takes.
+the known formats. Without --validation a share of every class is held out.
+--config is a recipe; other flags that are given change its settings. A run that
+was broken off goes on where it was last saved.
+
+Leaves a page (`index.html`) and for each network a `.keras` file and a
+SavedModel that `keras_nonlocal.cli.predict` takes; without a recipe,
+`results.json` compares the networks.
 """
 
+import ast
+import dataclasses
 import pathlib
+from typing import Any
 
 from absl import app
 from absl import flags
 
 from keras_nonlocal.cli import clip_flags
 from keras_nonlocal.cli import data_flags
+from keras_nonlocal.cli import list_flags
 from keras_nonlocal.cli import show_own_notes_only
+from keras_nonlocal.data.pipeline import check_arguments
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.models.variants import VARIANTS
 from keras_nonlocal.models.variants import Variant
+from keras_nonlocal.training.checkpoints import OtherSettingsError
+from keras_nonlocal.training.config import TrainConfig
+from keras_nonlocal.training.distribution import find_devices
+from keras_nonlocal.training.distribution import join
+from keras_nonlocal.training.fit import train
+from keras_nonlocal.training.recipes import Recipe
+from keras_nonlocal.training.recipes import load_recipe
+from keras_nonlocal.training.run import export
 from keras_nonlocal.training.run import run
 from keras_nonlocal.weights.lookup import find
 
@@ -28,6 +47,12 @@ clip_flags.define(
     clip="8x8", batch_size=16, crop_size=112, short_side=(128, 160)
 )
 flags.adopt_module_key_flags(clip_flags)
+flags.DEFINE_string(
+    "config", None, "A recipe: a file of zoo/configs, or one like these."
+)
+flags.DEFINE_boolean(
+    "smoke", False, "Only try the recipe: a tiny network, a few steps."
+)
 flags.DEFINE_string("out", "runs/train", "Folder to write to.")
 flags.DEFINE_list(
     "variants",
@@ -35,21 +60,53 @@ flags.DEFINE_list(
     "Networks to train, by name; keras_nonlocal.cli.info lists them. By "
     "default that of the weights, or small_c2d and small_nl_c2d.",
 )
+flags.DEFINE_boolean(
+    "staged",
+    False,
+    "Let each of --variants start from the one before it, as a network with "
+    "non-local blocks from its baseline.",
+)
 flags.DEFINE_string(
     "weights",
     None,
     "Weights to start from: an entry that keras_nonlocal.cli.convert --list "
     "shows, kinetics400, or a file. The classifier starts anew.",
 )
-flags.DEFINE_float("held_out", 0.2, "Share of every class to test on.")
+flags.DEFINE_string(
+    "validation", None, "Videos to test on, in a form that --data may have."
+)
+flags.DEFINE_float(
+    "held_out", 0.2, "Share of every class to test on without --validation."
+)
 flags.DEFINE_integer(
     "epochs", 30, "Passes over the training videos.", lower_bound=1
 )
-flags.DEFINE_float("learning_rate", 0.05, "Peak learning rate.")
+flags.DEFINE_float(
+    "learning_rate",
+    0.05,
+    "Peak learning rate; with --config that for the recipe's batch, from which "
+    "it follows --batch_size.",
+)
 flags.DEFINE_boolean("flip", True, "Mirror half of the training clips.")
 flags.DEFINE_integer(
     "seed", 0, "Seed of weights, split and augmentation.", lower_bound=0
 )
+flags.DEFINE_multi_string(
+    "set",
+    [],
+    "Any other setting of TrainConfig, as --set=ema=0.999; may be repeated.",
+)
+flags.DEFINE_boolean(
+    "resume", True, "Go on with a run that was broken off in --out."
+)
+flags.DEFINE_boolean(
+    "join",
+    False,
+    "Train together with other processes on the JAX backend, as the "
+    "environment variables KERAS_DISTRIBUTION_* or the cluster say.",
+)
+
+_OWN = ("epochs", "learning_rate", "flip", "seed", "weights")
 
 
 def _networks() -> dict[str, Variant]:
@@ -75,28 +132,100 @@ def _networks() -> dict[str, Variant]:
     return {name: found.network}
 
 
-def _split(videos: VideoList) -> tuple[VideoList, VideoList]:
-    """Videos to train and to test on."""
-    if videos.multi_label:
-        raise app.UsageError(
-            "--data must have one class a video to train on. Received: "
-            f"{FLAGS.data}, whose videos may have several"
-        )
+def _recipe() -> Recipe | None:
+    if FLAGS.config is None:
+        if FLAGS.smoke:
+            raise app.UsageError("--smoke tries a recipe: give --config")
+        return None
+    if FLAGS.variants:
+        raise app.UsageError("--config names its network: omit --variants")
     try:
-        train_videos, test_videos = videos.split(FLAGS.held_out, FLAGS.seed)
+        return load_recipe(FLAGS.config, smoke=FLAGS.smoke)
     except ValueError as error:
-        raise app.UsageError(f"--held_out: {error}") from error
+        raise app.UsageError(f"--config: {error}") from error
+
+
+def _config(recipe: Recipe | None) -> TrainConfig:
+    """The settings: the recipe's or the flags' defaults, changed by flags."""
+    if recipe is None:
+        config = clip_flags.config(
+            FLAGS.clip, **{name: FLAGS[name].value for name in _OWN}
+        )
+    else:
+        config = recipe.config
+        changes = clip_flags.given(config.clip)
+        changes |= {x: FLAGS[x].value for x in _OWN if FLAGS[x].present}
+        config = _changed(config, changes)
+    return _changed(config, dict(_setting(text) for text in FLAGS.set))
+
+
+def _changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    if "epochs" in changes:
+        changes = {"steps": None, **changes}
+    try:
+        config = dataclasses.replace(config, **changes)
+        check_arguments(
+            config.batch_size, config.crop_size, config.short_side, (0, 1)
+        )
+        return config
+    except (TypeError, ValueError) as error:
+        raise app.UsageError(str(error)) from error
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    if not equals or name not in names:
+        raise app.UsageError(
+            f"--set must be NAME=VALUE with one of {', '.join(names)}. "
+            f"Received: {text}"
+        )
+    if name == "clip":
+        raise app.UsageError("--set takes all but the clip: give --clip")
+    if value in ("true", "false"):
+        return name, value == "true"
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):  # A word needs no quotes.
+        return name, value
+
+
+def _lists(
+    batch_size: int, recipe: Recipe | None
+) -> tuple[VideoList, VideoList]:
+    """Videos to train and to test on."""
+    videos = data_flags.videos()
+    if FLAGS.validation is None:
+        try:
+            parts = videos.split(FLAGS.held_out, FLAGS.seed)
+        except ValueError as error:
+            raise app.UsageError(f"--held_out: {error}") from error
+    else:
+        parts = videos, _validation()
+    if recipe is not None:
+        try:
+            parts = recipe.select(parts[0]), recipe.select(parts[1])
+        except ValueError as error:
+            raise app.UsageError(f"--data: {error}") from error
     for use, part, least in (
-        ("train on, those of a step", train_videos, FLAGS.batch_size),
-        ("hold out", test_videos, 1),
+        ("train on, those of a step", parts[0], batch_size),
+        ("test on", parts[1], 1),
     ):
         if len(part) < least:
             raise app.UsageError(
-                f"--data must have {least} or more videos to {use}. Received: "
-                f"{len(part)} of {len(videos)} with "
+                f"There must be {least} or more videos to {use}. Received: "
+                f"{len(part)}, with {len(videos)} in --data and "
                 f"--held_out={FLAGS.held_out}"
             )
-    return train_videos, test_videos
+    return parts
+
+
+def _validation() -> VideoList:
+    try:
+        return list_flags.read(FLAGS.validation)
+    except ValueError as error:
+        text = str(error).removeprefix("--data: ")
+        raise app.UsageError(f"--validation: {text}") from error
 
 
 def _left_out(videos: VideoList) -> list[str]:
@@ -106,33 +235,68 @@ def _left_out(videos: VideoList) -> list[str]:
     ]
 
 
-def main(_: list[str]) -> None:
-    show_own_notes_only()
-    networks = _networks()
-    config = clip_flags.config(
-        FLAGS.clip,
-        epochs=FLAGS.epochs,
-        learning_rate=FLAGS.learning_rate,
-        flip=FLAGS.flip,
-        seed=FLAGS.seed,
-        weights=FLAGS.weights,
-    )
-    videos = data_flags.videos()
-    train_videos, test_videos = _split(videos)
-    out = pathlib.Path(FLAGS.out)
+def _compare(
+    config: TrainConfig,
+    train_videos: VideoList,
+    test_videos: VideoList,
+    out: pathlib.Path,
+) -> None:
+    """Trains the networks of the flags on the same clips."""
     run(
-        networks,
+        _networks(),
         config,
         train_videos,
         test_videos,
         out,
         title=f"Networks trained on {FLAGS.data}",
         notes=(
-            f"{len(train_videos)} videos of {len(videos.class_names)} classes "
-            f"to train on, {len(test_videos)} held out.",
-            *_left_out(videos),
+            f"{len(train_videos)} videos of {len(train_videos.class_names)} "
+            f"classes to train on, {len(test_videos)} held out.",
+            *_left_out(train_videos),
         ),
+        staged=FLAGS.staged,
+        resume=FLAGS.resume,
     )
+
+
+def _follow(
+    recipe: Recipe,
+    config: TrainConfig,
+    train_videos: VideoList,
+    test_videos: VideoList,
+    out: pathlib.Path,
+) -> None:
+    """Trains the network of a recipe."""
+    result = train(
+        recipe.name,
+        recipe.network,
+        config,
+        train_videos,
+        test_videos,
+        out,
+        resume=FLAGS.resume,
+    )
+    devices = find_devices()
+    if devices.is_first:
+        with devices.alone():
+            export(result, config, test_videos, out)
+
+
+def main(_: list[str]) -> None:
+    show_own_notes_only()
+    recipe = _recipe()
+    config = _config(recipe)
+    train_videos, test_videos = _lists(config.batch_size, recipe)
+    out = pathlib.Path(FLAGS.out)
+    if FLAGS.join:  # After what one process may find wrong by itself.
+        join()
+    try:
+        if recipe is None:
+            _compare(config, train_videos, test_videos, out)
+        else:
+            _follow(recipe, config, train_videos, test_videos, out)
+    except OtherSettingsError as error:
+        raise app.UsageError(str(error)) from error
     print(f"\nThe report: {out / 'index.html'}")
 
 

@@ -1,12 +1,9 @@
 """A whole run: train networks, test, export, predict and report."""
 
 import dataclasses
-import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -23,12 +20,13 @@ from keras_nonlocal.evaluation.views import score_video
 from keras_nonlocal.export import export_saved_model
 from keras_nonlocal.models.variants import Variant
 from keras_nonlocal.training.config import TrainConfig
-from keras_nonlocal.training.fit import TrainResult
+from keras_nonlocal.training.distribution import find_devices
 from keras_nonlocal.training.fit import train
+from keras_nonlocal.training.result import TrainResult
+from keras_nonlocal.training.run_folder import environment
 from keras_nonlocal.visualization import figures
 from keras_nonlocal.visualization import report
 
-_PACKAGES = ("keras-nonlocal", "keras", "tensorflow", "numpy", "av")
 _NUM_SAMPLES = 8
 _EXPORTED = "saved_model"
 
@@ -42,11 +40,13 @@ def run(
     title: str,
     notes: Sequence[str] = (),
     opening: Sequence[str] = (),
+    staged: bool = False,
+    resume: bool = True,
 ) -> dict:
     """Trains networks on the same clips and leaves a folder about them.
 
     Writes `index.html` (the report), `results.json` (its numbers) and for each
-    network `NAME/model.keras`, `NAME/saved_model` and `NAME/history.csv`. An
+    network `NAME/model.keras`, `NAME/saved_model` and what `train` writes. An
     exported model is loaded from its folder to predict one test video.
 
     Args:
@@ -54,13 +54,18 @@ def run(
         config: Settings of all of them.
         train_videos: Videos to train on.
         test_videos: Videos held out.
-        out: Folder to write to; an earlier run there is overwritten.
+        out: Folder to write to.
         title: Of the report.
         notes: Paragraphs that introduce the report.
         opening: Sections before them, as `visualization.report` makes them.
+        staged: Whether each network but the first starts from the one before
+            it: a network with non-local blocks from its baseline, or the same
+            network on longer clips.
+        resume: Whether to go on with a run that was broken off in `out`; if
+            not, it is overwritten.
 
     Returns:
-        What `results.json` holds.
+        What `results.json` holds; nothing in other processes than the first.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -68,15 +73,54 @@ def run(
     """
     figures.require_matplotlib()
     out = pathlib.Path(out)
-    results = []
+    results: list[TrainResult] = []
+    settings = config
     for name, variant in networks.items():
         logging.info("training %s", name)
+        if staged and results:
+            before = results[-1].name
+            settings = _next_stage(
+                config, out / before, networks[before], variant
+            )
         result = train(
-            name, variant, config, train_videos, test_videos, out / name
+            name,
+            variant,
+            settings,
+            train_videos,
+            test_videos,
+            out / name,
+            resume=resume,
         )
         results.append(result)
+    devices = find_devices()
+    if not devices.is_first:
+        return {}
+    with devices.alone():
+        return _report(
+            results,
+            config,
+            train_videos,
+            test_videos,
+            out,
+            title,
+            notes,
+            opening,
+        )
+
+
+def _report(
+    results: Sequence[TrainResult],
+    config: TrainConfig,
+    train_videos: VideoList,
+    test_videos: VideoList,
+    out: pathlib.Path,
+    title: str,
+    notes: Sequence[str],
+    opening: Sequence[str],
+) -> dict:
+    """Exports the networks and writes what was found."""
     for result in results:
-        _export(result, config, test_videos, out / result.name)
+        export(result, config, test_videos, out / result.name)
     numbers = _numbers(title, results, config, train_videos, test_videos)
     _write(numbers, out)
     numbers["predicted_video"] = _predict(results, config, test_videos, out)
@@ -87,23 +131,46 @@ def run(
     return numbers
 
 
+def _next_stage(
+    config: TrainConfig, folder: pathlib.Path, before: Variant, network: Variant
+) -> TrainConfig:
+    """The settings of a network that starts from one that was trained."""
+    return dataclasses.replace(
+        config,
+        weights=os.fspath(folder / "model.keras"),
+        from_baseline=bool(network.num_nonlocal and not before.num_nonlocal),
+    )
+
+
 def _write(numbers: dict, out: pathlib.Path) -> None:
     (out / "results.json").write_text(json.dumps(numbers, indent=1) + "\n")
 
 
-def _export(
+def export(
     result: TrainResult,
     config: TrainConfig,
     videos: VideoList,
-    out: pathlib.Path,
+    out: str | os.PathLike[str],
 ) -> None:
+    """Writes the SavedModel of a trained network, with what it is to be fed.
+
+    Args:
+        result: What `train` returned.
+        config: Settings of the training.
+        videos: A list with the names of the classes.
+        out: Folder to write `saved_model` to; one that is there is replaced.
+
+    Raises:
+        ValueError: As `export_saved_model`.
+    """
     about = {
         "class_names": list(videos.class_names),
         "clip": dataclasses.asdict(config.clip),
         "crop_size": config.crop_size,
         "short_side": config.short_side[0],
     }
-    export_saved_model(result.model, out / _EXPORTED, about, overwrite=True)
+    folder = pathlib.Path(out) / _EXPORTED
+    export_saved_model(result.model, folder, about, overwrite=True)
 
 
 def _predict(
@@ -142,10 +209,17 @@ def _predict(
             continue
         return {
             "path": videos.paths[number],
-            "class_name": videos.class_names[videos.labels[number]],
+            "class_name": ", ".join(_classes(videos, number)),
             "scores": scores,
         }
     return None
+
+
+def _classes(videos: VideoList, number: int) -> list[str]:
+    """The name of a video's class, or those of all of its classes."""
+    label = videos.labels[number]
+    numbers = np.flatnonzero(label) if videos.multi_label else [label]
+    return [videos.class_names[n] for n in numbers]
 
 
 def _numbers(
@@ -162,12 +236,7 @@ def _numbers(
         damaged.update(result.damaged)
     return {
         "title": title,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "versions": {
-            name: importlib.metadata.version(name) for name in _PACKAGES
-        },
+        **environment(),
         "config": {
             **dataclasses.asdict(config),
             "clip": str(config.clip),
@@ -180,10 +249,7 @@ def _numbers(
         "networks": [
             {
                 "name": result.name,
-                "accuracy": result.accuracy,
-                "interval": list(result.interval),
-                "correct": result.correct,
-                "tested": result.tested,
+                **result.figures(),
                 "parameters": result.parameters,
                 "macs": result.macs,
                 "seconds": round(result.seconds, 1),
@@ -211,9 +277,11 @@ def _sections(
         report.heading("Held-out videos"),
         _table(results),
         report.paragraph(
-            "Accuracy on one clip of each held-out video, with its 95 % "
-            "Wilson interval over the videos; one seed. Multiply-adds are "
-            "of one clip. Training time includes a test after each epoch.",
+            "Of one clip of each held-out video: accuracy with its 95 % Wilson "
+            "interval over the videos, or the mean over classes of average "
+            "precision (mAP) where videos may have several; one seed. "
+            "Multiply-adds are of one clip. Training time includes a test "
+            "after each epoch.",
             note=True,
         ),
         report.heading("Training"),
@@ -232,30 +300,38 @@ def _sections(
 
 
 def _table(results: Sequence[TrainResult]) -> str:
+    measured = ["mAP"]
+    if not results[0].multi_label:
+        measured = ["accuracy", "95 % interval", "right"]
     header = (
         "network",
-        "accuracy",
-        "95 % interval",
-        "right",
+        *measured,
         "trainable parameters",
         "GMACs",
         "training time",
     )
-    rows = []
-    for result in results:
-        low, high = result.interval
-        rows.append(
-            (
-                result.name,
-                f"{result.accuracy:.1%}",
-                f"{low:.1%} to {high:.1%}",
-                f"{result.correct} of {result.tested}",
-                f"{result.parameters:,}",
-                f"{result.macs / 1e9:.3f}",
-                f"{result.seconds:.0f} s",
-            )
+    rows = [
+        (
+            result.name,
+            *_measured(result),
+            f"{result.parameters:,}",
+            f"{result.macs / 1e9:.3f}",
+            f"{result.seconds:.0f} s",
         )
+        for result in results
+    ]
     return report.table(header, rows)
+
+
+def _measured(result: TrainResult) -> tuple[str, ...]:
+    if result.multi_label:
+        return (f"{result.mean_average_precision:.1%}",)
+    low, high = result.interval
+    return (
+        f"{result.accuracy:.1%}",
+        f"{low:.1%} to {high:.1%}",
+        f"{result.correct} of {result.tested}",
+    )
 
 
 def _samples(
@@ -272,7 +348,7 @@ def _samples(
             report.prediction(
                 figures.film_strip(_middle_clip(videos, number, config)),
                 pathlib.Path(path).name,
-                videos.class_names[videos.labels[number]],
+                _classes(videos, number),
                 videos.class_names,
                 {result.name: result.scores[position] for result in results},
             )

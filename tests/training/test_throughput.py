@@ -95,7 +95,10 @@ def test_training_speed_leaves_out_the_start():
         run_eagerly=True,
     )
     start = time.perf_counter()
-    speed = measure_training(model, tf.zeros([3, 2, 4, 4, 3]), seconds=0.2)
+    labels = tf.zeros([3], tf.int32)
+    speed = measure_training(
+        model, tf.zeros([3, 2, 4, 4, 3]), labels, seconds=0.2
+    )
     total = time.perf_counter() - start
     assert set(steps) == {3}
     # Two steps find out how long one takes.
