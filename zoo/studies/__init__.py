@@ -1,0 +1,1 @@
+"""Comparisons of networks with and without non-local blocks."""
