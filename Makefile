@@ -56,8 +56,9 @@ doctest-and-tests: .venv/test/ready
 	.venv/test/bin/python -m pytest -n 2
 
 # ops, layers and models promise every backend.
-# JAX compiles every operation of every test, which takes long: there the
-# tests of what it computes, with torch also those of loading and building.
+# JAX compiles every operation of every test, which takes long: there without
+# optimizations the tests of what it computes, with torch also those of loading
+# and building.
 JAX_TESTS := tests/ops tests/layers tests/models/test_resnet3d.py \
     tests/models/test_inception_i3d.py tests/models/test_insertion.py \
     tests/models/test_labels.py tests/models/test_macs.py
@@ -65,7 +66,8 @@ TORCH_TESTS := $(JAX_TESTS) tests/models/test_inflation.py \
     tests/weights/test_load.py tests/weights/test_own_files.py
 backends: .venv/test/ready
 	KERAS_BACKEND=torch .venv/test/bin/python -m pytest -q -n 2 $(TORCH_TESTS)
-	KERAS_BACKEND=jax .venv/test/bin/python -m pytest -q -n 2 $(JAX_TESTS)
+	KERAS_BACKEND=jax JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+	    .venv/test/bin/python -m pytest -q -n 2 $(JAX_TESTS)
 
 # The wheel holds all that it needs: import it far from the sources.
 wheel: .venv/test/ready

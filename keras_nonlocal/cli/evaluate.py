@@ -33,6 +33,7 @@ from keras_nonlocal.evaluation.models import OpenedModel
 from keras_nonlocal.evaluation.models import describe
 from keras_nonlocal.evaluation.models import open_model
 from keras_nonlocal.evaluation.page import write_page
+from keras_nonlocal.evaluation.protocols import AVERAGES
 from keras_nonlocal.evaluation.protocols import PROTOCOLS
 from keras_nonlocal.evaluation.protocols import Protocol
 from keras_nonlocal.evaluation.scoring import OUTPUTS
@@ -98,6 +99,20 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("batch_size", 8, "Clips of a forward pass.", lower_bound=1)
 flags.DEFINE_integer(
     "num_workers", 0, "Processes that read; 0 for threads.", lower_bound=0
+)
+flags.DEFINE_enum(
+    "average", None, list(AVERAGES), "In place of what the protocol averages."
+)
+flags.DEFINE_enum(
+    "over_clips",
+    None,
+    ["mean", "max"],
+    "In place of how the protocol combines the views of a video.",
+)
+flags.DEFINE_string(
+    "results",
+    None,
+    "File for the figures, beside that in --out: zoo/results/NAME.json.",
 )
 flags.DEFINE_string("decoder", "auto", "What reads the videos.")
 flags.DEFINE_float(
@@ -190,7 +205,11 @@ def _protocol(model: OpenedModel, recipe: Recipe | None) -> Protocol:
     short_side = FLAGS.short_side or protocol.short_side
     crop_size = FLAGS.crop_size or min(protocol.crop_size, short_side)
     return dataclasses.replace(
-        protocol, short_side=short_side, crop_size=crop_size
+        protocol,
+        short_side=short_side,
+        crop_size=crop_size,
+        average=FLAGS.average or protocol.average,
+        over_clips=FLAGS.over_clips or protocol.over_clips,
     )
 
 
@@ -290,7 +309,9 @@ def main(argv: list[str]) -> None:
         result = _combine(out) if FLAGS.ensemble else _evaluate(out)
     except (ImportError, OSError, ValueError) as error:
         raise app.UsageError(str(error)) from error
-    result.to_json(out / "evaluation.json")
+    for path in (out / "evaluation.json", FLAGS.results):
+        if path is not None:
+            result.to_json(path)
     write_page(result, out / "index.html")
     print(f"{result.name}, {result.tested:,} videos tested:")
     for setting in result.scores:

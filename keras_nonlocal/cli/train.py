@@ -137,8 +137,10 @@ def _recipe() -> Recipe | None:
         if FLAGS.smoke:
             raise app.UsageError("--smoke tries a recipe: give --config")
         return None
-    if FLAGS.variants:
-        raise app.UsageError("--config names its network: omit --variants")
+    if FLAGS.variants or FLAGS.staged:
+        raise app.UsageError(
+            "--config names its network: omit --variants and --staged"
+        )
     try:
         return load_recipe(FLAGS.config, smoke=FLAGS.smoke)
     except ValueError as error:
@@ -156,12 +158,15 @@ def _config(recipe: Recipe | None) -> TrainConfig:
         changes = clip_flags.given(config.clip)
         changes |= {x: FLAGS[x].value for x in _OWN if FLAGS[x].present}
         config = _changed(config, changes)
-    return _changed(config, dict(_setting(text) for text in FLAGS.set))
+    changes = dict(_setting(text) for text in FLAGS.set)
+    if "steps" in changes and FLAGS["epochs"].present:
+        raise app.UsageError("give either --epochs or --set=steps")
+    return _changed(config, changes)
 
 
 def _changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     if "epochs" in changes:
-        changes = {"steps": None, **changes}
+        changes = {**changes, "steps": None}
     try:
         config = dataclasses.replace(config, **changes)
         check_arguments(
@@ -206,7 +211,8 @@ def _lists(
         try:
             parts = recipe.select(parts[0]), recipe.select(parts[1])
         except ValueError as error:
-            raise app.UsageError(f"--data: {error}") from error
+            text = f"--data or --validation: {error}"
+            raise app.UsageError(text) from error
     for use, part, least in (
         ("train on, those of a step", parts[0], batch_size),
         ("test on", parts[1], 1),
@@ -214,8 +220,7 @@ def _lists(
         if len(part) < least:
             raise app.UsageError(
                 f"There must be {least} or more videos to {use}. Received: "
-                f"{len(part)}, with {len(videos)} in --data and "
-                f"--held_out={FLAGS.held_out}"
+                f"{len(part)}; see --data, --validation and --held_out"
             )
     return parts
 
@@ -236,6 +241,7 @@ def _left_out(videos: VideoList) -> list[str]:
 
 
 def _compare(
+    networks: dict[str, Variant],
     config: TrainConfig,
     train_videos: VideoList,
     test_videos: VideoList,
@@ -243,7 +249,7 @@ def _compare(
 ) -> None:
     """Trains the networks of the flags on the same clips."""
     run(
-        _networks(),
+        networks,
         config,
         train_videos,
         test_videos,
@@ -287,12 +293,13 @@ def main(_: list[str]) -> None:
     recipe = _recipe()
     config = _config(recipe)
     train_videos, test_videos = _lists(config.batch_size, recipe)
+    networks = _networks() if recipe is None else {}
     out = pathlib.Path(FLAGS.out)
     if FLAGS.join:  # After what one process may find wrong by itself.
         join()
     try:
         if recipe is None:
-            _compare(config, train_videos, test_videos, out)
+            _compare(networks, config, train_videos, test_videos, out)
         else:
             _follow(recipe, config, train_videos, test_videos, out)
     except OtherSettingsError as error:

@@ -6,6 +6,8 @@ import keras
 from keras import ops
 
 # Logits beyond these are taken for these.
+# In place of 0 in a quotient: weights may be less than 1.
+_TINY = 1e-9
 _RANGE = 16.0
 
 
@@ -73,13 +75,9 @@ class BinnedMeanAveragePrecision(keras.metrics.Metric):
             y_true: Zeros and ones of shape `(batch, num_classes)`; of mixed
                 labels, more than 0.5 is taken for 1.
             y_pred: Scores of the same shape.
-            sample_weight: Must be `None`.
+            sample_weight: How often each video counts, of shape `(batch,)`;
+            `None` for once.
         """
-        if sample_weight is not None:
-            raise ValueError(
-                f"`sample_weight` must be None for {self.name}. "
-                f"Received: sample_weight={sample_weight}"
-            )
         y_pred = ops.cast(y_pred, "float32")
         if y_pred.shape[-1] != self.num_classes or len(y_pred.shape) != 2:
             raise ValueError(
@@ -90,10 +88,13 @@ class BinnedMeanAveragePrecision(keras.metrics.Metric):
         cells = (
             positive * self.num_bins + self._bins(y_pred)
         ) * self.num_classes + ops.arange(self.num_classes, dtype="int32")
-        cells = ops.reshape(cells, (-1,))
+        weights = ops.ones_like(cells, dtype=self.dtype)
+        if sample_weight is not None:
+            sample_weight = ops.cast(sample_weight, self.dtype)
+            weights = weights * ops.reshape(sample_weight, (-1, 1))
         counts = ops.segment_sum(
-            ops.ones_like(cells, dtype=self.dtype),
-            cells,
+            ops.reshape(weights, (-1,)),
+            ops.reshape(cells, (-1,)),
             num_segments=2 * self.num_bins * self.num_classes,
         )
         self.counts.assign_add(ops.reshape(counts, self.counts.shape))
@@ -113,9 +114,10 @@ class BinnedMeanAveragePrecision(keras.metrics.Metric):
         positive = counts[1]
         found = ops.cumsum(positive, axis=0)
         ranked = ops.cumsum(ops.sum(counts, axis=0), axis=0)
-        precision = found / ops.maximum(ranked, 1)
+        precision = found / ops.maximum(ranked, _TINY)
         total = found[-1]
-        values = ops.sum(precision * positive, axis=0) / ops.maximum(total, 1)
+        sums = ops.sum(precision * positive, axis=0)
+        values = sums / ops.maximum(total, _TINY)
         # The values of classes that do not occur are zero.
         occur = ops.cast(total > 0, values.dtype)
         return ops.sum(values) / ops.sum(occur)

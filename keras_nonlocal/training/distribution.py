@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -117,6 +118,28 @@ class Devices:
                 f"taken. Received: batch_size={batch_size}"
             )
         return batch_size // self.process[1]
+
+    def check_same(self, what: str, number: int) -> None:
+        """Compares a number over all processes.
+
+        Args:
+            what: The number is, for the message.
+            number: That of this process.
+
+        Raises:
+            ValueError: If they are not the same.
+        """
+        if self.process[1] == 1:
+            return
+        from jax.experimental import multihost_utils
+
+        found = multihost_utils.process_allgather(np.array([number]))
+        numbers = np.ravel(found).tolist()
+        if len(set(numbers)) > 1:
+            raise ValueError(
+                f"All processes must have the same: {what}. Is the folder that "
+                f"is written to one that all see? Received: {numbers}"
+            )
 
     def wait(self) -> None:
         """Returns when all processes have come here."""

@@ -246,8 +246,7 @@ def _check_lists(train_videos: VideoList, test_videos: VideoList) -> None:
 @contextlib.contextmanager
 def _precision(policy: str) -> Iterator[None]:
     before = keras.config.dtype_policy()
-    if policy != "float32":
-        keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy(policy)
     try:
         yield
     finally:
@@ -269,6 +268,7 @@ def _fit(
     versions = environment()["versions"]
     state = RunState(run.out / "states", settings, versions)
     epoch = state.restore(model) if resume else 0
+    run.devices.check_same("the epoch after which the run goes on", epoch)
     if epoch:
         if run.devices.is_first:
             print(f"{run.name}: goes on after epoch {epoch}", flush=True)

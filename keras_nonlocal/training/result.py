@@ -77,8 +77,9 @@ class TrainResult:
     def figures(self) -> dict:
         """The figures of the test, by name, as JSON has them."""
         if self.multi_label:
+            found = self.mean_average_precision
             return {
-                "mAP": self.mean_average_precision,
+                "mAP": None if np.isnan(found) else found,
                 "tested": self.tested,
             }
         return {

@@ -59,8 +59,7 @@ def run(
         notes: Paragraphs that introduce the report.
         opening: Sections before them, as `visualization.report` makes them.
         staged: Whether each network but the first starts from the one before
-            it: a network with non-local blocks from its baseline, or the same
-            network on longer clips.
+            it, as a network with non-local blocks from its baseline.
         resume: Whether to go on with a run that was broken off in `out`; if
             not, it is overwritten.
 

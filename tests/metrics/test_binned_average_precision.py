@@ -133,5 +133,17 @@ def test_refuses():
     metric = BinnedMeanAveragePrecision(19)
     with pytest.raises(ValueError, match=r"\(batch, 19\).*\(300, 20\)"):
         metric.update_state(labels, scores)
-    with pytest.raises(ValueError, match="`sample_weight` must be None"):
-        metric.update_state(labels[:, 1:], scores[:, 1:], np.ones(300))
+
+
+def test_videos_without_weight_do_not_count(rng):
+    """As those with which batches are filled up."""
+    labels, scores = rng.integers(2, size=(40, 3)), rng.random((40, 3))
+    weights = np.arange(40) < 30
+    padded = BinnedMeanAveragePrecision(3)
+    padded.update_state(labels, scores, weights.astype("float32"))
+    alone = BinnedMeanAveragePrecision(3)
+    alone.update_state(labels[:30], scores[:30])
+    assert float(padded.result()) == pytest.approx(float(alone.result()))
+    twice = BinnedMeanAveragePrecision(3)
+    twice.update_state(labels[:30], scores[:30], np.full(30, 0.25))
+    assert float(twice.result()) == pytest.approx(float(alone.result()))

@@ -96,6 +96,14 @@ def test_two_processes_train_as_one(trained):
     assert one["loss"][1] < one["loss"][0]
 
 
+def test_processes_notice_that_they_differ(trained):
+    assert result(trained, 0, 1)["refused"] == ""
+    for index in range(2):
+        message = result(trained, index, 2)["refused"]
+        assert message.startswith("All processes must have the same: the proc")
+        assert message.endswith("Received: [0, 1]")
+
+
 def test_each_process_can_predict_and_one_saves(trained):
     scores = [result(trained, *at)["scores"] for at in ((0, 1), (0, 2), (1, 2))]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-4)

@@ -69,10 +69,6 @@ PUBLISHED = {
 # Rows of `VARIANTS` that are neither of the paper nor of its released models.
 UNUSED = {
     "small_c2d",
-    "c2d_r50_32x4",
-    "c2d_r101_32x4",
-    "nl_c2d_r50_32x4",
-    "nl_c2d_r101_32x4",
     "nl_c2d_r50_128x1",
     "nl_c2d_r101_128x1",
 }

@@ -216,7 +216,7 @@ ResNets of 26 layers, {settings["width"]} channels wide at the first, on \
 pixels, without strides or pooling over time before the last average. As the \
 paper begins with ImageNet, a seed's trunk begins with \
 {settings["trunk_frames"]} single frames, whose one ring's colour it learns to \
-tell (right in {accuracy} of other frames or more). All networks of a seed \
+tell (right in {accuracy} of other frames, or more). All networks of a seed \
 start from this trunk and so compute the same: fresh blocks are the identity, \
 and kernels of I3D start with zeros for the other frames. They then see the \
 same {settings["train_clips"]} clips {settings["epochs"]} times in the same \

@@ -1,0 +1,32 @@
+r"""NL C2D ResNet-50, 5 blocks, 32x4 clips, Kinetics-400.
+
+    python -m keras_nonlocal.cli.train \
+        --config zoo/configs/kinetics400/nl_c2d_r50_32x4.py \
+        --data TRAIN --validation VAL --out runs/nl_c2d_r50_32x4
+    python -m keras_nonlocal.cli.evaluate \
+        --config zoo/configs/kinetics400/nl_c2d_r50_32x4.py \
+        --data VAL --model runs/nl_c2d_r50_32x4/saved_model
+
+Starts from the C2D of 8x8 clips, c2d_baseline_8x8_IN_pretrain_400k. Its
+non-local blocks are fresh. 400k steps of 16 clips, 2
+on each of 8 GPUs, with batch norms folded into frozen scales and shifts.
+
+Not in the paper.
+Released: nothing.
+Measured: nothing.
+"""
+
+from keras_nonlocal.models.variants import VARIANTS
+from keras_nonlocal.training.recipes import Recipe
+from keras_nonlocal.training.recipes import kinetics400_long
+
+
+def get_config(smoke: bool = False) -> Recipe:
+    recipe = kinetics400_long(
+        "nl_c2d_r50_32x4",
+        VARIANTS["nl_c2d_r50_32x4"],
+        "c2d_baseline_8x8_IN_pretrain_400k",
+        protocol="caffe2",
+        source="not in the paper",
+    )
+    return recipe.smoke() if smoke else recipe
