@@ -150,6 +150,8 @@ class Evaluation:
         scores = self.scores[self.setting]
         if self.videos.multi_label:
             some = self.labels.any(axis=1)
+            if not some.any():
+                return np.full(len(self.class_names), np.nan)
             return average_precision(scores[some], self.labels[some])
         return per_class_accuracy(scores, self.labels)
 

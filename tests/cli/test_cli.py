@@ -156,7 +156,7 @@ def test_train_says_what_is_wrong(awkward):
         (): "--data must have a value",
         (f"--data={awkward / 'empty'}",): "CLASS/*.mp4",
         (f"--data={awkward / 'absent'}",): "absent (does not exist)",
-        charades: "--data must have one class a video",
+        charades: "There must be 16 or more videos to train on",
         (videos, "--variants=resnet"): "--variants must be among c2d_r50",
         (videos, "--weights=kinetics400"): "needs a `variant`",
         (videos, "--class_names=x"): "Received: class_names",

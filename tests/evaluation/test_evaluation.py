@@ -62,13 +62,14 @@ MANY = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]]
 
 def test_figures_of_several_classes(make):
     result = make(SCORES, MANY)
-    # Class 0 is found in places 1 and 3 (0.7, 0.6, 0.1, 0.0), class 1 in 1
-    # and 4 (0.6, 0.3, 0.2, 0.1), and class 2 never occurs.
-    expected = [(1 + 2 / 3) / 2, (1 + 2 / 4) / 2]
+    # Without the video that has none, class 0 is found in places 1 and 2
+    # (0.7, 0.1, 0.0), class 1 in 1 and 3 (0.6, 0.2, 0.1); class 2 never occurs.
+    expected = [1.0, (1 + 2 / 3) / 2]
     np.testing.assert_allclose(result.per_class(), [*expected, np.nan])
     assert result.figures() == {
         "mAP": pytest.approx(np.mean(expected)),
         "classes": 2,
+        "without_class": 1,
         "mAP_skipped_wrong": pytest.approx(np.mean(expected)),
     }
     np.testing.assert_array_equal(result.videos_per_class(), [2, 2, 0])
@@ -81,9 +82,9 @@ def test_figures_of_several_classes(make):
 
 def test_skipped_videos_of_several_classes_come_last(make):
     result = make(SCORES, [*MANY, [1, 0, 0]], skipped=[4])
-    first = (1 + 2 / 3 + 3 / 5) / 3
+    first, second = (1 + 1 + 3 / 4) / 3, (1 + 2 / 3) / 2
     assert result.figures()["mAP_skipped_wrong"] == pytest.approx(
-        np.mean([first, 0.75])
+        np.mean([first, second])
     )
 
 

@@ -76,8 +76,8 @@ def test_one_class_each(page):
 def test_several_classes(page):
     labels = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0], [0, 1, 0]]
     text, pictures = page(SCORES, labels)
-    assert "rank last" in text and "2 clips 79.2% 79.2%" in text
-    assert "jump & fall 2 75.0% ru$n 2 83.3% <i> 0 -" in text
+    assert "rank last" in text and "2 clips 91.7% 91.7%" in text
+    assert "jump & fall 2 83.3% ru$n 2 100.0% <i> 0 -" in text
     assert "1.mp4 : ru$n, jump & fall net:" in text
     assert "2.mp4 : no class net:" in text
     assert pictures == 4 and "Confusions" not in text

@@ -1,14 +1,8 @@
 """Trains as one of several processes on JAX; run by test_distribution.py."""
 
 import json
-import os
 import pathlib
 import sys
-
-os.environ["KERAS_BACKEND"] = "jax"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# These networks are compiled for longer than they run.
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 
 import keras
 import numpy as np

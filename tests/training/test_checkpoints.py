@@ -196,7 +196,7 @@ def test_other_settings_are_refused(folder):
     before = model.get_weights()
     message = (
         "config.learning_rate was 0.1 and is now 0.2, backend was 'x' and is "
-        "now None, seed was None and is now 1$"
+        "now None, seed was None and is now 1. Take another folder"
     )
     with pytest.raises(OtherSettingsError, match=message):
         RunState(folder, other).restore(model)

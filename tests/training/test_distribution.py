@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -31,9 +32,17 @@ def free_addresses(count):
         return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
 
 
-def start(script, *arguments):
+# Networks on JAX are compiled for longer than they run.
+ON_JAX = {
+    "KERAS_BACKEND": "jax",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+}
+
+
+def start(script, *arguments, env=()):
     return subprocess.Popen(
         [sys.executable, str(_FOLDER / script), *map(str, arguments)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **dict(env)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -73,7 +82,14 @@ def trained(videos, tmp_path_factory):
     (out / "job.json").write_text(json.dumps(job))
     (address,) = free_addresses(1)
     processes = [
-        start("processes.py", "train", out / "job.json", address, *place)
+        start(
+            "processes.py",
+            "train",
+            out / "job.json",
+            address,
+            *place,
+            env=ON_JAX,
+        )
         for place in ((0, 1), (0, 2), (1, 2))
     ]
     statuses, outputs = ends(processes, 400)
@@ -118,7 +134,15 @@ def test_a_process_that_fails_ends_the_others(tmp_path):
     (tmp_path / "job.json").write_text("{}")
     (address,) = free_addresses(1)
     processes = [
-        start("processes.py", "fail", tmp_path / "job.json", address, index, 2)
+        start(
+            "processes.py",
+            "fail",
+            tmp_path / "job.json",
+            address,
+            index,
+            2,
+            env=ON_JAX,
+        )
         for index in range(2)
     ]
     statuses, outputs = ends(processes, 200)

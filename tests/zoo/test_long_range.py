@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from tests.checks import randomize
-from zoo.studies.long_range import __main__ as program
 from zoo.studies.long_range import files
 from zoo.studies.long_range import networks
 from zoo.studies.long_range import report
@@ -229,7 +228,7 @@ files.write_result(out, job, Settings(**json.loads(settings)), {"seconds": 1})
 
 def test_failures_are_noted_and_done_work_is_kept(tmp_path):
     stub = (sys.executable, "-c", STUB)
-    jobs = program.list_jobs(["c2d", "i3d"], [0, 1])
+    jobs = files.list_jobs(["c2d", "i3d"], [0, 1])
     failed = schedule.run(jobs, tmp_path, TINY, 2, print, stub)
     assert failed == {
         "trunk, seed 1": "exit status 1: ValueError: too cold",
@@ -293,6 +292,6 @@ def test_findings_follow_the_intervals():
 
 def test_page_is_not_stale():
     """After a change: python -m zoo.studies.long_range --report_only."""
-    results = json.loads((program.HOME / "results.json").read_text())
-    assert (program.HOME / "README.md").read_text() == report.page(results)
+    results = json.loads((files.HOME / "results.json").read_text())
+    assert (files.HOME / "README.md").read_text() == report.page(results)
     assert results["settings"] == FULL.as_dict()

@@ -44,7 +44,6 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_bool("report_only", False, "Only write page and plots anew.")
 
-HOME = pathlib.Path(__file__).resolve().parent
 _PACKAGES = ("keras-nonlocal", "keras", "tensorflow", "numpy")
 
 
@@ -77,12 +76,6 @@ def collect(
     }
 
 
-def list_jobs(names: list[str], seeds: list[int]) -> list[Job]:
-    """Trunks first, then seed by seed, so that a part is a balanced part."""
-    jobs = [Job(files.TRUNK, seed) for seed in seeds]
-    return jobs + [Job(arm, seed) for seed in seeds for arm in names]
-
-
 def _check_flags() -> None:
     unknown = sorted(set(FLAGS.only) - set(arms.ARMS))
     if unknown or not FLAGS.only:
@@ -105,13 +98,13 @@ def main(_: list[str]) -> None:
     _check_flags()
     require_matplotlib()
     if FLAGS.report_only:
-        results = json.loads((HOME / "results.json").read_text())
-        report.write(HOME, results)
+        results = json.loads((files.HOME / "results.json").read_text())
+        report.write(files.HOME, results)
         return
     settings = SMOKE if FLAGS.smoke else FULL
     folder = pathlib.Path(FLAGS.out)
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = list_jobs(FLAGS.only, [int(seed) for seed in FLAGS.seeds])
+    jobs = files.list_jobs(FLAGS.only, [int(seed) for seed in FLAGS.seeds])
     # As Ctrl-C: ends the trainings under way, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     started = time.monotonic()
@@ -119,7 +112,7 @@ def main(_: list[str]) -> None:
     if FLAGS.train:
         failed = schedule.run(jobs, folder, settings, FLAGS.workers, _tell)
     results = collect(folder, jobs, settings, failed)
-    for place in (folder, HOME) if FLAGS.publish else (folder,):
+    for place in (folder, files.HOME) if FLAGS.publish else (folder,):
         files.write_json(place / "results.json", results)
         report.write(place, results)
         _tell(f"wrote {place / 'README.md'}")

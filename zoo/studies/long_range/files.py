@@ -9,6 +9,8 @@ from typing import Any
 from zoo.studies.long_range.settings import Settings
 
 TRUNK = "trunk"
+# Of the study itself, with what it found.
+HOME = pathlib.Path(__file__).resolve().parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,12 @@ class Job:
 
     def __str__(self) -> str:
         return f"{self.arm}, seed {self.seed}"
+
+
+def list_jobs(names: list[str], seeds: list[int]) -> list[Job]:
+    """Trunks first, then seed by seed, so that a part is a balanced part."""
+    jobs = [Job(TRUNK, seed) for seed in seeds]
+    return jobs + [Job(arm, seed) for seed in seeds for arm in names]
 
 
 def trunk_path(folder: pathlib.Path, seed: int) -> pathlib.Path:
