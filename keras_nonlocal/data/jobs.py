@@ -51,8 +51,8 @@ def run_jobs(
         WorkerStartError: If no worker can be started.
         ValueError: If an argument is out of range.
 
-    >>> dict(run_jobs("math:sqrt", [4.0, 9.0], num_workers=1))
-    {0: 2.0, 1: 3.0}
+    >>> sorted(run_jobs("math:sqrt", [4.0, 9.0], num_workers=1))
+    [(0, 2.0), (1, 3.0)]
     """
     if not arguments:
         return
