@@ -291,9 +291,9 @@ def _follow(
 def main(_: list[str]) -> None:
     show_own_notes_only()
     recipe = _recipe()
+    networks = _networks() if recipe is None else {}
     config = _config(recipe)
     train_videos, test_videos = _lists(config.batch_size, recipe)
-    networks = _networks() if recipe is None else {}
     out = pathlib.Path(FLAGS.out)
     if FLAGS.join:  # After what one process may find wrong by itself.
         join()

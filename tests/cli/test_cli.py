@@ -174,7 +174,7 @@ def test_train_says_what_is_wrong(awkward):
         (videos, "--learning_rate=0"): "`learning_rate` must be positive",
         (videos, "--held_out=1"): "--held_out: `fraction` must be between",
         (videos,): "16 or more videos to train on, those of a step. Received: "
-        "4 of 5 with --held_out=0.2",
+        "4; see --data",
     }
     usage.check_refused("train", uses)
 
