@@ -35,7 +35,6 @@ ONLY_IN = {
     "keras_cv": {"data/keras_cv_layers.py"},
     "matplotlib": {"visualization/figures.py"},
     "pyarrow": {"data/readers/table.py"},
-    "tensorboard": {"training/run_folder.py"},
     "tensorflow_io": {"data/decoders/tensorflow_io.py"},
 }
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
+from keras_nonlocal.data.atomic_files import write_json
+from keras_nonlocal.data.atomic_files import write_text
 from keras_nonlocal.data.auditing import checks
 from keras_nonlocal.data.auditing import page
 from keras_nonlocal.data.auditing.checks import Finding
@@ -18,8 +20,6 @@ from keras_nonlocal.data.auditing.video import VideoFacts
 from keras_nonlocal.data.jobs import Journal
 from keras_nonlocal.data.jobs import run_jobs
 from keras_nonlocal.data.jobs import stamp
-from keras_nonlocal.data.json_files import write_json
-from keras_nonlocal.data.json_files import write_text
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.data.worker import WorkerDied

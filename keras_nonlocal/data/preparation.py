@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_nonlocal.data.atomic_files import write_json
 from keras_nonlocal.data.decode import VideoError
 from keras_nonlocal.data.jobs import Journal
 from keras_nonlocal.data.jobs import run_jobs
 from keras_nonlocal.data.jobs import stamp
-from keras_nonlocal.data.json_files import write_json
 from keras_nonlocal.data.transcode import TranscodeRequest
 from keras_nonlocal.data.videos import Problem
 from keras_nonlocal.data.videos import VideoList

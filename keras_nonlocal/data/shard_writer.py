@@ -22,10 +22,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from keras_nonlocal.data.atomic_files import write_json
 from keras_nonlocal.data.decode import TimeLimitError
 from keras_nonlocal.data.decode import VideoError
 from keras_nonlocal.data.decoders import check_decoder
-from keras_nonlocal.data.json_files import write_json
 from keras_nonlocal.data.shard_index import FOOTER_BYTES
 from keras_nonlocal.data.shard_index import HEADER_BYTES
 from keras_nonlocal.data.shard_index import INDEX_NAME

@@ -6,9 +6,9 @@ from typing import NoReturn
 
 from absl import logging
 
+from keras_nonlocal.data.atomic_files import write_json
 from keras_nonlocal.data.decode import TimeLimitError
 from keras_nonlocal.data.decode import VideoError
-from keras_nonlocal.data.json_files import write_json
 
 # Below this number of clips a share of them says little.
 _ENOUGH_CLIPS = 100

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_nonlocal.evaluation.evaluation import Evaluation
-from keras_nonlocal.evaluation.evaluation import machine_facts
+from keras_nonlocal.training.environment import environment
 
 # By name: what the same video has in common in all lists.
 MATCHES: dict[str, Callable[[str], str]] = {
@@ -115,7 +115,7 @@ def _about(
         for evaluation, share in zip(evaluations, shares, strict=True)
     ]
     seconds = sum(e.about.get("seconds", 0.0) for e in evaluations)
-    return {**machine_facts(), "seconds": seconds, "members": members}
+    return {**environment(), "seconds": seconds, "members": members}
 
 
 def _numbers(evaluation: Evaluation, match: str) -> dict[_Key, int]:

@@ -25,12 +25,12 @@ from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.evaluation import score_files
 from keras_nonlocal.evaluation import scoring
 from keras_nonlocal.evaluation.evaluation import Evaluation
-from keras_nonlocal.evaluation.evaluation import machine_facts
 from keras_nonlocal.evaluation.protocols import Protocol
 from keras_nonlocal.evaluation.protocols import View
 from keras_nonlocal.evaluation.protocols import get_protocol
 from keras_nonlocal.evaluation.reading import VideoClips
 from keras_nonlocal.evaluation.reading import read_videos
+from keras_nonlocal.training.environment import environment
 
 # Seconds that a video may take to read: a hundred times what it usually does.
 TIME_LIMIT = 120.0
@@ -279,7 +279,7 @@ class _Test:
                 zip(self.protocol.setting_names, by_setting, strict=True)
             ),
             skipped=dict(sorted(self._skipped.items())),
-            about={**machine_facts(), "seconds": round(seconds, 1)},
+            about={**environment(), "seconds": round(seconds, 1)},
         )
 
 

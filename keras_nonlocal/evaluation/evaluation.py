@@ -1,16 +1,12 @@
 """What a test has found: scores of videos, and all that follows from them."""
 
 import dataclasses
-import datetime
-import importlib.metadata
 import os
-import platform
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_nonlocal.data.json_files import write_json
+from keras_nonlocal.data.atomic_files import write_json
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.evaluation.intervals import wilson_interval
@@ -21,7 +17,6 @@ from keras_nonlocal.metrics.accuracy import top_k_accuracy
 from keras_nonlocal.metrics.average_precision import average_precision
 from keras_nonlocal.metrics.charades import classification_map
 
-_PACKAGES = ("keras-nonlocal", "keras", "tensorflow", "numpy", "av")
 # Of the JSON: another number if a key changes what it means.
 SCHEMA = 1
 
@@ -56,7 +51,7 @@ class Evaluation:
             of shape `(tested, classes)`: probabilities or logits, as
             `protocol.average` says. The last setting is the protocol's own.
         skipped: Numbers of the videos that could not be read, and why.
-        about: Where and when: `machine_facts()`, and `"seconds"`.
+        about: Where and when: `environment()`, and `"seconds"`.
     """
 
     name: str
@@ -254,21 +249,3 @@ class Evaluation:
 def _or_none(value: float) -> float | None:
     """JSON has no NaN."""
     return None if np.isnan(value) else value
-
-
-def machine_facts() -> dict[str, Any]:
-    """Date, machine and versions, for a file of results."""
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    # Keras lists no devices of PyTorch.
-    if keras.backend.backend() != "torch":
-        devices = keras.distribution.list_devices()
-        gpus = sum(device.startswith("gpu") for device in devices)
-        machine += f", {gpus} GPUs" if gpus else ""
-    return {
-        "date": datetime.date.today().isoformat(),
-        "machine": machine,
-        "python": platform.python_version(),
-        "versions": {
-            name: importlib.metadata.version(name) for name in _PACKAGES
-        },
-    }

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_nonlocal.data.atomic_files import write_text
 from keras_nonlocal.data.clips import ClipRequest
 from keras_nonlocal.data.clips import read_clip
 from keras_nonlocal.data.decode import VideoError
-from keras_nonlocal.data.json_files import write_text
 from keras_nonlocal.evaluation.evaluation import Evaluation
 from keras_nonlocal.evaluation.evaluation import Mistake
 from keras_nonlocal.evaluation.scoring import softmax

@@ -1,15 +1,14 @@
 """Files of scores: of finished tests, and of those that are to go on."""
 
-import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 import zipfile
 from typing import Any
 
 import numpy as np
 
+from keras_nonlocal.data.atomic_files import replacing
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.evaluation.evaluation import Evaluation
@@ -56,18 +55,8 @@ def save(
         "numbers": evaluation.numbers,
         "scores": np.stack(list(evaluation.scores.values())),
     }
-    target = pathlib.Path(path)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
+    with replacing(path) as file:
+        np.savez(file, **arrays)
 
 
 def load(path: str | os.PathLike[str]) -> Evaluation:

@@ -10,22 +10,21 @@ import pathlib
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import IO
 from typing import Any
 
 import keras
 import numpy as np
 from absl import logging
 
+from keras_nonlocal.data.atomic_files import replacing
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.models.variants import Variant
 from keras_nonlocal.training.config import TrainConfig
 
 _NAME = "state-{:06}.npz"
-_PATTERN = re.compile(r"state-(\d{6,9})\.npz(\.part)?")
+_PATTERN = re.compile(r"state-(\d{6,9})\.npz(\.\d+\.part)?")
 # The last state and the one before it.
 _KEPT = 2
 _ABOUT = "about.json"
@@ -317,23 +316,6 @@ class RunState(keras.callbacks.Callback):
                 "The run goes on, but not to the last bit as it would have: %s",
                 ", ".join(changed),
             )
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """A temporary file that takes the place of `path` if all goes well."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            # Or the name may be on the disk before the content is.
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
 
 
 def _fingerprint(videos: VideoList) -> str:

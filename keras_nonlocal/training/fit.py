@@ -30,6 +30,7 @@ from keras_nonlocal.training.distribution import Devices
 from keras_nonlocal.training.distribution import EvenTest
 from keras_nonlocal.training.distribution import check_compiled
 from keras_nonlocal.training.distribution import find_devices
+from keras_nonlocal.training.environment import environment
 from keras_nonlocal.training.guards import NaNGuard
 from keras_nonlocal.training.guards import check_dataset
 from keras_nonlocal.training.guards import warn_batch_norm
@@ -45,7 +46,6 @@ from keras_nonlocal.training.precise_bn import PreciseBatchNorm
 from keras_nonlocal.training.result import TrainResult
 from keras_nonlocal.training.run_folder import RunPage
 from keras_nonlocal.training.run_folder import begin_run
-from keras_nonlocal.training.run_folder import environment
 from keras_nonlocal.training.run_folder import tensorboard
 
 
@@ -336,7 +336,7 @@ def _callbacks(
         callbacks.append(PreciseBatchNorm(batches, config.precise_bn))
     if not run.devices.is_first:
         return callbacks
-    about = begin_run(run.out, settings, recipe=run.name, resumed=resumed)
+    about = begin_run(run.out, settings, name=run.name, resumed=resumed)
     callbacks += [
         SkipReport(run.skips, run.file("skipped.json")),
         state,

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_nonlocal.data.json_files import write_json
+from keras_nonlocal.data.atomic_files import write_json
 from keras_nonlocal.data.pipeline import step_videos
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.layers.non_local import NonLocal

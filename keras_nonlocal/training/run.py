@@ -21,9 +21,9 @@ from keras_nonlocal.export import export_saved_model
 from keras_nonlocal.models.variants import Variant
 from keras_nonlocal.training.config import TrainConfig
 from keras_nonlocal.training.distribution import find_devices
+from keras_nonlocal.training.environment import environment
 from keras_nonlocal.training.fit import train
 from keras_nonlocal.training.result import TrainResult
-from keras_nonlocal.training.run_folder import environment
 from keras_nonlocal.visualization import figures
 from keras_nonlocal.visualization import report
 

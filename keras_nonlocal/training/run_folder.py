@@ -2,15 +2,13 @@
 
 import csv
 import datetime
-import importlib.metadata
+import importlib.util
 import io
 import json
 import math
 import os
 import pathlib
-import platform
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -18,20 +16,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 from absl import logging
 
-from keras_nonlocal.data.json_files import write_json
-from keras_nonlocal.data.json_files import write_text
+from keras_nonlocal.data.atomic_files import replacing
+from keras_nonlocal.data.atomic_files import write_json
+from keras_nonlocal.data.atomic_files import write_text
 from keras_nonlocal.data.skips import SkipLog
 from keras_nonlocal.training.checkpoints import RunState
-from keras_nonlocal.training.checkpoints import replacing
+from keras_nonlocal.training.environment import environment
 from keras_nonlocal.visualization import figures
 from keras_nonlocal.visualization import report
 
-_PACKAGES = ("keras-nonlocal", "keras", "tensorflow", "numpy", "av")
-_CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
-_GIT_SECONDS = 10.0
 _SECONDS_BETWEEN_PAGES = 30.0
 # Drawing takes longer than an epoch of a tiny set.
 _SECONDS_BETWEEN_CURVES = 5.0
@@ -39,74 +34,11 @@ _SECONDS_BETWEEN_CURVES = 5.0
 _SHOWN = 100
 
 
-def environment() -> dict[str, Any]:
-    """Where something runs and with what, as JSON has it.
-
-    Returns:
-        `date`, `machine`, `python`, `versions` of packages, `devices`, names of
-        `gpus`, and `git`: the revision of this package's checkout and whether
-        files of it have been changed since, or `None` if it is not in one.
-
-    >>> sorted(environment())
-    ['date', 'devices', 'git', 'gpus', 'machine', 'python', 'versions']
-    """
-    packages = list(_PACKAGES)
-    if keras.backend.backend() != "tensorflow":
-        packages.append(keras.backend.backend())
-    return {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "versions": {
-            name: importlib.metadata.version(name) for name in packages
-        },
-        "devices": keras.distribution.list_devices(),
-        "gpus": [
-            tf.config.experimental.get_device_details(gpu).get("device_name")
-            for gpu in tf.config.list_physical_devices("GPU")
-        ],
-        "git": git_revision(_CHECKOUT),
-    }
-
-
-def git_revision(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The revision of a checkout; `None` if the folder is not the root of one.
-
-    Args:
-        folder: The root.
-
-    Returns:
-        `revision`, 40 digits, and `changed`, whether files have been changed
-        since that it knows of.
-    """
-    try:
-        # A package in a folder inside somebody else's checkout is not of it.
-        root = _git(folder, "rev-parse", "--show-toplevel")
-        if pathlib.Path(root).resolve() != folder.resolve():
-            return None
-        changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-        revision = _git(folder, "rev-parse", "HEAD")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"revision": revision, "changed": bool(changes)}
-
-
-def _git(folder: pathlib.Path, *arguments: str) -> str:
-    result = subprocess.run(
-        ["git", "-C", os.fspath(folder), *arguments],
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=_GIT_SECONDS,
-    )
-    return result.stdout.strip()
-
-
 def begin_run(
     folder: str | os.PathLike[str],
     settings: Mapping[str, Any],
     *,
-    recipe: str | None = None,
+    name: str | None = None,
     command: Sequence[str] | None = None,
     resumed: bool = False,
 ) -> dict[str, Any]:
@@ -115,13 +47,13 @@ def begin_run(
     Args:
         folder: Where to; made if missing.
         settings: As `run_settings` gives.
-        recipe: Name of the recipe, if it is one.
+        name: Of the network or the recipe.
         command: What was called, with arguments; by default this process.
         resumed: Whether an earlier run in the folder goes on: its starts are
             kept.
 
     Returns:
-        What it has written: `recipe`, the settings, and for every start of
+        What it has written: `name`, the settings, and for every start of
         the run in `starts` its command and `environment()`.
 
     Raises:
@@ -135,7 +67,7 @@ def begin_run(
         **environment(),
     }
     about = {
-        "recipe": recipe,
+        "name": name,
         **settings,
         "starts": [*(_starts(path) if resumed else []), start],
     }
@@ -185,12 +117,10 @@ def tensorboard(
         ImportError: If tensorboard is not installed, which TensorFlow's own
             writing needs.
     """
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError as error:
+    if importlib.util.find_spec("tensorboard") is None:
         raise ImportError(
             "`tensorboard` needs it: pip install 'keras-nonlocal[tensorboard]'"
-        ) from error
+        )
     return keras.callbacks.TensorBoard(os.fspath(folder), write_graph=False)
 
 

@@ -77,7 +77,7 @@ def test_a_recipe_leaves_a_run(runs):
     root, output = runs
     run = root / "whole"
     about = json.loads((run / "config.json").read_text())
-    assert about["recipe"] == "folder_small_nl_c2d_8x8_smoke"
+    assert about["name"] == "folder_small_nl_c2d_8x8_smoke"
     assert about["config"]["steps"] == 4
     assert about["starts"][0]["versions"]["keras"] == keras.__version__
     assert len(history(run)) == 2

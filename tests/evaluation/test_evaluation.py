@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 
-from keras_nonlocal.evaluation.evaluation import machine_facts
 from keras_nonlocal.evaluation.intervals import wilson_interval
 
 # By hand: right, right, wrong (0 for 1, 0.6), wrong (2 for 0, 0.9).
@@ -129,9 +128,3 @@ def test_no_number_is_none(make):
     summary = make(SCORES, np.zeros((4, 3), int)).summary()
     assert summary["settings"]["2 clips"]["mAP"] is None
     json.dumps(summary, allow_nan=False)
-
-
-def test_machine_facts():
-    facts = machine_facts()
-    assert set(facts) == {"date", "machine", "python", "versions"}
-    assert "cores" in facts["machine"] and "keras" in facts["versions"]

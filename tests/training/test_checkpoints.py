@@ -231,7 +231,7 @@ def test_the_epoch_must_be_the_next(folder):
 
 
 def test_a_run_that_begins_anew_removes_the_other(folder):
-    (folder / "state-000007.npz.part").write_bytes(b"half")
+    (folder / "state-000007.npz.123.part").write_bytes(b"half")
     (folder / "notes.txt").write_text("mine")
     state = RunState(folder, SETTINGS)
     fitted(state, epochs=1, initial_epoch=0)

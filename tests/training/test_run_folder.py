@@ -1,6 +1,5 @@
 import csv
 import json
-import subprocess
 import sys
 import types
 
@@ -160,11 +159,11 @@ def test_a_metric_may_have_several_values_or_none(tmp_path):
 def test_settings_of_a_run_and_its_starts(tmp_path):
     folder = tmp_path / "new" / "run"
     first = run_folder.begin_run(
-        folder, SETTINGS, recipe="nl", command=["train", "--out", "a b"]
+        folder, SETTINGS, name="nl", command=["train", "--out", "a b"]
     )
     written = json.loads((folder / "config.json").read_text())
     assert written == first
-    assert written["recipe"] == "nl"
+    assert written["name"] == "nl"
     assert written["config"] == SETTINGS["config"]
     (start,) = written["starts"]
     assert start["command"] == "train --out 'a b'"
@@ -182,38 +181,6 @@ def test_settings_that_cannot_be_read_stop_nothing(tmp_path, caplog):
     about = run_folder.begin_run(tmp_path, SETTINGS, resumed=True)
     assert len(about["starts"]) == 1
     assert "Earlier starts are not in" in caplog.text
-
-
-def git(folder, *arguments):
-    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
-    subprocess.run(
-        ["git", "-C", str(folder), *identity, *arguments],
-        check=True,
-        capture_output=True,
-    )
-
-
-def test_revision_of_a_checkout(tmp_path):
-    assert run_folder.git_revision(tmp_path) is None
-    git(tmp_path, "init")
-    assert run_folder.git_revision(tmp_path) is None  # Nothing committed.
-    (tmp_path / "code.py").write_text("a")
-    git(tmp_path, "add", "code.py")
-    git(tmp_path, "commit", "-m", "first")
-    found = run_folder.git_revision(tmp_path)
-    assert len(found["revision"]) == 40 and not found["changed"]
-    (tmp_path / "other.py").write_text("not known")
-    assert run_folder.git_revision(tmp_path) == found
-    (tmp_path / "code.py").write_text("b")
-    assert run_folder.git_revision(tmp_path) == {**found, "changed": True}
-    # An environment in somebody's checkout is not of it.
-    (tmp_path / "site-packages").mkdir()
-    assert run_folder.git_revision(tmp_path / "site-packages") is None
-
-
-def test_without_git_there_is_no_revision(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert run_folder.environment()["git"] is None
 
 
 def test_tensorboard_says_how_to_get_it(tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ import pytest
 from keras_nonlocal import ClipSpec
 from keras_nonlocal import VideoList
 from keras_nonlocal.evaluation.evaluation import Evaluation
-from keras_nonlocal.evaluation.evaluation import machine_facts
 from keras_nonlocal.evaluation.protocols import PROTOCOLS
+from keras_nonlocal.training.environment import environment
 from zoo import readme
 
 
@@ -52,7 +52,7 @@ def evaluation(videos, scores):
         np.arange(len(videos)),
         {"1 clip": scores[::-1].copy(), "10 whole frames": scores},
         {},
-        {**machine_facts(), "seconds": 1.0},
+        {**environment(), "seconds": 1.0},
     )
 
 

@@ -7,12 +7,8 @@ beside this file, too; `--notrain --publish` takes the trainings done so far,
 and `--report_only` writes page and plots anew from the `results.json` here.
 """
 
-import datetime
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
 import signal
 import sys
 import time
@@ -20,6 +16,8 @@ import time
 from absl import app
 from absl import flags
 
+from keras_nonlocal.data.atomic_files import write_json
+from keras_nonlocal.training.environment import environment
 from keras_nonlocal.visualization.figures import require_matplotlib
 from zoo.studies.long_range import arms
 from zoo.studies.long_range import files
@@ -44,8 +42,6 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_bool("report_only", False, "Only write page and plots anew.")
 
-_PACKAGES = ("keras-nonlocal", "keras", "tensorflow", "numpy")
-
 
 def collect(
     folder: pathlib.Path,
@@ -63,12 +59,7 @@ def collect(
             result.pop("settings")
             runs.append(result)
     return {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "versions": {
-            name: importlib.metadata.version(name) for name in _PACKAGES
-        },
+        **environment(),
         "seconds": round(sum(run["seconds"] for run in runs)),
         "settings": settings.as_dict(),
         "failed": missing,
@@ -113,7 +104,7 @@ def main(_: list[str]) -> None:
         failed = schedule.run(jobs, folder, settings, FLAGS.workers, _tell)
     results = collect(folder, jobs, settings, failed)
     for place in (folder, files.HOME) if FLAGS.publish else (folder,):
-        files.write_json(place / "results.json", results)
+        write_json(place / "results.json", results)
         report.write(place, results)
         _tell(f"wrote {place / 'README.md'}")
     _tell(f"{(time.monotonic() - started) / 60:.1f} minutes")

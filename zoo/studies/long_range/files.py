@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 from typing import Any
 
+from keras_nonlocal.data.atomic_files import write_json
 from zoo.studies.long_range.settings import Settings
 
 TRUNK = "trunk"
@@ -43,16 +43,6 @@ def trunk_path(folder: pathlib.Path, seed: int) -> pathlib.Path:
 def result_path(folder: pathlib.Path, job: Job) -> pathlib.Path:
     """What came of a training."""
     return folder / f"{job.arm}_{job.seed}.json"
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a file, complete or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def write_result(

@@ -1,6 +1,5 @@
 """Page and plots of the study, made from its results alone."""
 
-import os
 import pathlib
 import statistics
 from collections.abc import Iterable
@@ -9,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_nonlocal.data.atomic_files import replacing
+from keras_nonlocal.data.atomic_files import write_text
 from keras_nonlocal.evaluation.intervals import mean_interval
 from keras_nonlocal.visualization import figures
 from zoo.studies.long_range import files
@@ -45,10 +46,14 @@ _WITHIN = (
 def write(folder: pathlib.Path, results: dict[str, Any]) -> None:
     """Writes `README.md`, `curves.png` and `distance.png`, each whole."""
     study = Study(results)
-    _write(folder / "README.md", page(results).encode())
+    write_text(folder / "README.md", page(results))
     if study.arms:
-        _write(folder / "curves.png", draw_curves(study))
-        _write(folder / "distance.png", draw_distances(study))
+        for name, draw in (
+            ("curves.png", draw_curves),
+            ("distance.png", draw_distances),
+        ):
+            with replacing(folder / name) as file:
+                file.write(draw(study))
 
 
 class Study:
@@ -499,12 +504,3 @@ def _capitalized(text: str) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

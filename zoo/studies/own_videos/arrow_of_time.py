@@ -22,8 +22,8 @@ from absl import flags
 
 from keras_nonlocal.cli import show_own_notes_only
 from keras_nonlocal.data import decode
+from keras_nonlocal.data.atomic_files import write_text
 from keras_nonlocal.data.decode import VideoError
-from keras_nonlocal.data.json_files import write_text
 from keras_nonlocal.data.readers.folder import EXTENSIONS
 from keras_nonlocal.data.synthetic import write_video
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_nonlocal.data.json_files import write_json
-from keras_nonlocal.data.json_files import write_text
+from keras_nonlocal.data.atomic_files import write_json
+from keras_nonlocal.data.atomic_files import write_text
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.data.skips import SkipLog
 from keras_nonlocal.data.videos import VideoList

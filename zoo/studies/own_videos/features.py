@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_nonlocal.data.atomic_files import replacing
 from keras_nonlocal.data.pipeline import clip_dataset
 from keras_nonlocal.data.skips import SkipLog
 from keras_nonlocal.data.videos import VideoList
@@ -162,13 +163,8 @@ def _digest_of(model: keras.Model) -> str:
 
 
 def _save(path: pathlib.Path, values: np.ndarray) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            np.save(file, values, allow_pickle=False)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.save(file, values, allow_pickle=False)
 
 
 def _is_complete(path: pathlib.Path) -> bool:

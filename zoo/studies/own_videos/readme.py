@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from absl import app
 from absl import flags
 
-from keras_nonlocal.data.json_files import write_json
-from keras_nonlocal.data.json_files import write_text
+from keras_nonlocal.data.atomic_files import write_json
+from keras_nonlocal.data.atomic_files import write_text
 from zoo.studies.own_videos import summary
 
 FLAGS = flags.FLAGS

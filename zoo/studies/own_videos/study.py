@@ -1,29 +1,27 @@
 """Training and testing every arm on every fold with every seed; resumable."""
 
 import dataclasses
-import datetime
 import importlib.metadata
 import itertools
 import json
 import math
 import os
 import pathlib
-import platform
 import time
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from keras_nonlocal.data.atomic_files import write_json
 from keras_nonlocal.data.folds import grouped_folds
-from keras_nonlocal.data.json_files import write_json
 from keras_nonlocal.data.videos import VideoList
+from keras_nonlocal.training.environment import environment
 from zoo.studies.own_videos.arms import ARMS
 from zoo.studies.own_videos.features import digest
 from zoo.studies.own_videos.features import stamp
 from zoo.studies.own_videos.outcome import Outcome
 
-_PACKAGES = ("keras-nonlocal", "keras", "tensorflow", "numpy", "av")
 # Of a run, beside its last loss.
 _REPORTED = (
     *("arm", "fold", "seed", "tested", "correct"),
@@ -195,12 +193,7 @@ def results(
         skipped = {**skipped, **run["skipped"]}
     videos = study.videos
     return {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "versions": {
-            name: importlib.metadata.version(name) for name in _PACKAGES
-        },
+        **environment(),
         "settings": study.settings,
         "class_names": list(videos.class_names),
         "problems": videos.problem_counts(),

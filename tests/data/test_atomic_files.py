@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from keras_nonlocal.data.json_files import write_json
-from keras_nonlocal.data.json_files import write_text
+from keras_nonlocal.data.atomic_files import write_json
+from keras_nonlocal.data.atomic_files import write_text
 
 
 def test_writes_all_of_it(tmp_path):
