@@ -192,6 +192,7 @@ class _Test:
         self._skipped: dict[int, str] = {}
         self._path: pathlib.Path | None = None
         self._fingerprint = ""
+        self._environment = environment()
         self._start = time.monotonic()
         self._seconds_before = 0.0
 
@@ -279,7 +280,7 @@ class _Test:
                 zip(self.protocol.setting_names, by_setting, strict=True)
             ),
             skipped=dict(sorted(self._skipped.items())),
-            about={**environment(), "seconds": round(seconds, 1)},
+            about={**self._environment, "seconds": round(seconds, 1)},
         )
 
 
