@@ -65,7 +65,7 @@ def _summary(evaluation: Evaluation) -> list[str]:
         header = ["views of a video", "mAP"]
         measure = (
             "Mean average precision over the classes that occur in the videos "
-            "tested."
+            "tested; those without any class are left out."
         )
     else:
         header = ["views of a video", "top-1", "95 % interval", "top-5"]
