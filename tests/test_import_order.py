@@ -5,7 +5,7 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "keras_nonlocal"
 _JOINING = {"ops", "layers", "models", "weights", "data", "metrics"}
-_SIDE = {"training", "evaluation", "visualization", "export"}
+_SIDE = {"training", "evaluation", "prediction", "visualization", "export"}
 MAY_IMPORT = {
     "ops": set(),
     "layers": {"ops"},
@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "detection": {"ops", "layers", "models", "weights"},
     "training": _JOINING | _SIDE,
     "evaluation": _JOINING | _SIDE,
+    "prediction": _JOINING | _SIDE,
     "visualization": _JOINING | _SIDE,
     "export": _JOINING | _SIDE,
     "cli": _JOINING | _SIDE | {"detection"},
@@ -28,12 +29,19 @@ ONLY_IN = {
         "data/auditing/video.py",
         "data/decode.py",
         "data/decoders/frame_folder.py",
+        "data/frame_stream.py",
         "data/synthetic.py",
         "data/transcode.py",
+        "visualization/media.py",
     },
+    "gradio": {"cli/app.py"},
     "jax": {"training/distribution.py", "training/precise_bn.py"},
     "keras_cv": {"data/keras_cv_layers.py"},
-    "matplotlib": {"visualization/figures.py"},
+    "matplotlib": {
+        "visualization/attention_figures.py",
+        "visualization/figures.py",
+    },
+    "PIL": {"visualization/media.py"},
     "pyarrow": {"data/readers/table.py"},
     "tensorflow_io": {"data/decoders/tensorflow_io.py"},
 }

@@ -32,7 +32,7 @@ MAX_PIXELS = 2**26
 MAX_PACKETS = 1_000_000
 # Longest time between two frames, and of a file, that is taken seriously:
 # damaged and joined files have clocks that jump.
-_MAX_GAP_SECONDS = 60
+MAX_GAP_SECONDS = 60
 _MAX_SECONDS = 24 * 60 * 60
 
 _PYAV = int(av.__version__.split(".")[0])
@@ -250,28 +250,70 @@ class ClipBuffer:
                 f"`indices` must be one or more frame numbers in [0, {total}) "
                 f"for {path}. Received: {indices}"
             )
-        height, width = index.height, index.width
-        if short_side is not None:
-            height, width = rescaled_size(height, width, short_side)
-        check_pixels(path, height, width)
-        if index.rotation % 2:  # The size before rotation is the decoder's.
-            height, width = width, height
+        self._upright = FrameRescaler(
+            path, (index.height, index.width), index.rotation, short_side
+        )
         self._places: dict[int, list[int]] = {}
         for place, number in enumerate(numbers.tolist()):
             self._places.setdefault(number, []).append(place)
         self.wanted = set(self._places)
         self.frames = np.empty(0, "uint8")
         self._length = len(numbers)
-        self._height, self._width = height, width
-        self._rotation = index.rotation
         self._transform = transform
-        self._reformatter = VideoReformatter()
 
     def put(self, number: int, frame: av.VideoFrame | np.ndarray) -> None:
         """Rescales, turns and transforms frame `number` of the video.
 
         Args:
             number: One of `wanted`.
+            frame: As the decoder gives it, or as uint8 RGB of shape
+                `(height, width, 3)`.
+        """
+        picture = self._upright(frame)
+        if self._transform is not None:
+            picture = self._transform(picture)
+        if not len(self.frames):
+            shape = (self._length, *picture.shape)
+            self.frames = np.empty(shape, picture.dtype)
+        for place in self._places[number]:
+            _copy(picture, self.frames[place])
+
+
+class FrameRescaler:
+    """Makes frames upright RGB pictures of one size.
+
+    Args:
+        path: The video, for messages.
+        size: Height and width of its frames as displayed, in pixels.
+        rotation: Quarter turns, counter-clockwise, that make them upright.
+        short_side: Rescales bilinearly to this shorter side, the other
+            truncated, in pixels; `None` keeps the size.
+
+    Raises:
+        VideoError: If the pictures would exceed `MAX_PIXELS`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        size: tuple[int, int],
+        rotation: int,
+        short_side: int | None,
+    ) -> None:
+        height, width = size
+        if short_side is not None:
+            height, width = rescaled_size(height, width, short_side)
+        check_pixels(path, height, width)
+        if rotation % 2:  # The size before rotation is the decoder's.
+            height, width = width, height
+        self._height, self._width = height, width
+        self._rotation = rotation
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame | np.ndarray) -> np.ndarray:
+        """A picture, uint8 `(height, width, 3)`.
+
+        Args:
             frame: As the decoder gives it, or as uint8 RGB of shape
                 `(height, width, 3)`.
         """
@@ -285,14 +327,7 @@ class ClipBuffer:
             interpolation="BILINEAR",
             **_ONE_THREAD,
         )
-        picture = np.rot90(rgb.to_ndarray(), self._rotation)
-        if self._transform is not None:
-            picture = self._transform(picture)
-        if not len(self.frames):
-            shape = (self._length, *picture.shape)
-            self.frames = np.empty(shape, picture.dtype)
-        for place in self._places[number]:
-            _copy(picture, self.frames[place])
+        return np.rot90(rgb.to_ndarray(), self._rotation)
 
 
 def _copy(source: np.ndarray, target: np.ndarray) -> None:
@@ -326,7 +361,7 @@ def file_status(path: str) -> os.stat_result:
 @functools.lru_cache(maxsize=1024)
 def _scan(path: str, size: int, mtime_ns: int) -> VideoIndex:
     # `size` and `mtime_ns` are there for the cache: a changed file is new.
-    with _open(path) as (container, stream):
+    with open_stream(path) as (container, stream):
         first = None
         packets: list[_Packet] = []
         for packet in _in_time(path, container.demux(stream)):
@@ -422,7 +457,7 @@ def _times(
     if (int(timestamps[-1]) - int(timestamps[0])) * float(unit) > _MAX_SECONDS:
         return nothing
     times = (timestamps - timestamps[0]) * float(unit)
-    return times if (np.diff(times) <= _MAX_GAP_SECONDS).all() else nothing
+    return times if (np.diff(times) <= MAX_GAP_SECONDS).all() else nothing
 
 
 def _average_fps(
@@ -434,10 +469,14 @@ def _average_fps(
 
 
 @contextlib.contextmanager
-def _open(
+def open_stream(
     path: str,
 ) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
-    """Opens the best video stream; FFmpeg's errors become `VideoError`."""
+    """Opens the best video stream; FFmpeg's errors become `VideoError`.
+
+    Only a regular file is opened, up to the size that it has now: no URL, and
+    no file that another one names.
+    """
     left = _seconds_left(path)
     # Up to its present size, as a writer could append for ever. Absolute: a
     # colon in a relative path would name a protocol.
@@ -512,7 +551,7 @@ def _decode_by_counting(
     """Decodes from the start up to the last frame of `clip`."""
     number, last = 0, max(clip.wanted)
     try:
-        with _open(path) as (container, stream):
+        with open_stream(path) as (container, stream):
             for packet in _in_time(path, container.demux(stream)):
                 for frame in packet.decode():
                     if number in clip.wanted:
@@ -541,7 +580,7 @@ def _decode_by_times(
         for number, timestamp in enumerate(timestamps, keyframe)
     }
     missing = set(clip.wanted)
-    with _open(path) as (container, stream):
+    with open_stream(path) as (container, stream):
         if keyframe:
             _seek(container, stream, timestamps[0])
         packets = _in_time(path, container.demux(stream))

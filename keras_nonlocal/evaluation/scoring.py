@@ -53,9 +53,9 @@ class Scorer:
         self._probability = "sigmoid" if multi_label else "softmax"
         wanted = self._probability if average == "probability" else "logit"
         if isinstance(model, keras.Model):
-            _check_takes_pixels(model)
+            check_takes_pixels(model)
             model, outputs = _asked_for(model, wanted, outputs)
-            self._call = _prediction(model)
+            self._call = prediction(model)
         else:
             outputs = outputs or self._probability
             self._call = model
@@ -147,7 +147,8 @@ def digest(model: keras.Model) -> str:
     return found.hexdigest()
 
 
-def _check_takes_pixels(model: keras.Model) -> None:
+def check_takes_pixels(model: keras.Model) -> None:
+    """Raises `ValueError` if one of our networks has no preprocessing."""
     kinds = [type(layer) for layer in model.layers]
     if NetworkRecord in kinds and ClipNormalization not in kinds:
         raise ValueError(
@@ -164,9 +165,8 @@ def _asked_for(
     A network that averages probabilities over positions (fully-convolutional
     testing) has to apply its activation before it does.
     """
-    plain = graph.functional_graph(model)
-    last = model if plain is None else plain.output._keras_history.operation
-    found = _OUTPUTS_OF.get(getattr(last, "activation", None))
+    plain, last = _last_layer(model)
+    found = outputs_of(model)
     if outputs is not None and found not in (None, outputs):
         raise ValueError(
             f"`outputs` must be None or {found!r}, what the last activation "
@@ -185,6 +185,29 @@ def _asked_for(
     if isinstance(last, (PositionAverage, keras.layers.Activation)):
         return _with_activation(plain, last, wanted), wanted
     return model, outputs
+
+
+def outputs_of(model: keras.Model) -> str | None:
+    """What a model's last activation says it gives, one of `OUTPUTS`.
+
+    >>> outputs_of(keras.Sequential([keras.layers.Dense(2, "sigmoid")]))
+    >>> entry = keras.Input((3,))
+    >>> scores = keras.layers.Dense(2, "sigmoid")(entry)
+    >>> outputs_of(keras.Model(entry, scores))
+    'sigmoid'
+    """
+    _, last = _last_layer(model)
+    return _OUTPUTS_OF.get(getattr(last, "activation", None))
+
+
+def _last_layer(
+    model: keras.Model,
+) -> tuple[keras.Model | None, keras.layers.Layer]:
+    """The plain functional model, if it is one, and what gives its scores."""
+    plain = graph.functional_graph(model)
+    if plain is None:
+        return None, model
+    return plain, plain.output._keras_history.operation
 
 
 _OUTPUTS_OF = {
@@ -209,7 +232,8 @@ def _with_activation(
     )
 
 
-def _prediction(model: keras.Model) -> Callable[[np.ndarray], Any]:
+def prediction(model: keras.Model) -> Callable[[np.ndarray], Any]:
+    """What to call a model by on clips of many sizes, for inference."""
     if keras.backend.backend() != "tensorflow":
         return model.predict_on_batch
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Figures as PNG bytes; the only module that draws."""
+"""Figures as PNG bytes; those of attention are in `attention_figures`."""
 
 import io
 import warnings
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 # Okabe and Ito's colours, distinct to colour-blind eyes.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Classes of a confusion matrix whose shares, and whose names, can be read.
 _MAX_CELLS = 12
 _MAX_NAMES = 60
@@ -55,7 +55,7 @@ def training_curves(
     panels = figure.subplots(1, len(drawn), squeeze=False)[0]
     for panel, metric in zip(panels, drawn, strict=True):
         for number, (name, history) in enumerate(histories.items()):
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             epochs = np.arange(1, len(history[metric]) + 1)
             panel.plot(
                 epochs,
@@ -79,9 +79,7 @@ def training_curves(
     for panel in panels[1:]:
         panel.set_ylim(0, 1.02)
     panels[-1].legend(fontsize=8, loc="lower right")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def film_strip(frames: np.ndarray, gap: int = 2) -> bytes:
@@ -130,7 +128,7 @@ def error_curves(
         panel.set_visible(False)
     for panel, (title, networks) in zip(grid, panels.items(), strict=False):
         for number, (name, errors) in enumerate(networks.items()):
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             for values, style in zip(errors, ("--", "-"), strict=True):
                 epochs = np.arange(1, values.shape[1] + 1)
                 panel.plot(
@@ -156,7 +154,7 @@ def error_curves(
         panel.grid(alpha=0.3)
         if networks:
             panel.legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def accuracy_by_distance(
@@ -195,7 +193,7 @@ def accuracy_by_distance(
                 markersize=4,
                 capsize=2,
                 linewidth=1.5,
-                color=_COLOURS[number % len(_COLOURS)],
+                color=COLOURS[number % len(COLOURS)],
                 label=name,
             )
         panel.set_title(title, fontsize=10)
@@ -208,13 +206,26 @@ def accuracy_by_distance(
     figure.legend(
         handles, names, loc="outside lower center", ncols=3, fontsize=8
     )
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """A matplotlib figure as PNG, 110 dots an inch."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings():
+        # Names may have letters that the font has not: boxes are drawn.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def as_text(name: str) -> str:
+    r"""What makes matplotlib draw a name as it is, and not as a formula.
+
+    >>> print(as_text("under $5"))
+    under \$5
+    """
+    return name.replace("$", r"\$")
 
 
 def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
@@ -269,10 +280,7 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
                     va="center",
                     color=colour,
                 )
-    with warnings.catch_warnings():
-        # Names may have letters that the font has not: boxes are drawn.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        return _png(figure)
+    return png(figure)
 
 
 def _label_classes(panel: Any, class_names: Sequence[str]) -> None:
@@ -281,13 +289,123 @@ def _label_classes(panel: Any, class_names: Sequence[str]) -> None:
     panel.set_ylabel("class")
     if len(class_names) > _MAX_NAMES:
         return
-    names = [
-        # A dollar would begin a formula.
-        (name if len(name) < 28 else f"{name[:26]}...").replace("$", r"\$")
-        for name in class_names
-    ]
+    names = [_short(name) for name in class_names]
     size = 9 if len(names) <= 30 else 7
     places = range(len(names))
     rotation = 0 if len(names) <= 2 else 90
     panel.set_xticks(places, names, rotation=rotation, fontsize=size)
     panel.set_yticks(places, names, fontsize=size)
+
+
+def _short(name: str) -> str:
+    """A name that fits beside an axis."""
+    return as_text(name if len(name) < 28 else f"{name[:26]}...")
+
+
+def prediction_strip(
+    spans: np.ndarray,
+    scores: np.ndarray,
+    class_names: Sequence[str],
+    thumbnails: Sequence[tuple[float, np.ndarray]] = (),
+) -> bytes:
+    """Scores of classes over time, a lane for each, below frames.
+
+    The area of a lane is as high as the score; where there is no span, it is
+    empty.
+
+    Args:
+        spans: Start and end of each stretch in seconds, `(n, 2)`, rising and
+            without overlap.
+        scores: Of the classes in it, 0..1, `(n, classes)`.
+        class_names: Those of the lanes, from the top.
+        thumbnails: Frames, uint8 `(H, W, 3)`, and their times in seconds. As
+            many are shown as there is space for.
+
+    Returns:
+        A PNG.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import MaxNLocator
+
+    width, lane, strip, below = 10.0, 0.42, 0.9 if thumbnails else 0.0, 0.55
+    height = strip + lane * len(class_names) + below + 0.1
+    figure = Figure(figsize=(width, height))
+    left, across = 0.22, 0.75
+    panel = figure.add_axes(
+        (left, below / height, across, lane * len(class_names) / height)
+    )
+    limits = float(spans[0, 0]), float(max(spans[-1, 1], spans[0, 0] + 1e-3))
+    edges = spans.reshape(-1)
+    for number, values in enumerate(np.asarray(scores).T):
+        base = len(class_names) - 1 - number
+        # Between a span and the next one there is nothing.
+        tops = np.zeros(len(edges) - 1)
+        tops[::2] = values
+        panel.stairs(
+            base + 0.9 * tops,
+            edges,
+            baseline=base,
+            fill=True,
+            color=COLOURS[number % len(COLOURS)],
+        )
+        panel.axhline(base, color="#999999", linewidth=0.5)
+    panel.set_xlim(*limits)
+    panel.set_ylim(0, len(class_names))
+    panel.set_yticks(
+        np.arange(len(class_names))[::-1] + 0.45,
+        [_short(name) for name in class_names],
+        fontsize=9,
+    )
+    panel.tick_params(axis="y", length=0)
+    panel.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 3, 5, 6, 10]))
+    panel.xaxis.set_major_formatter(FuncFormatter(clock_time))
+    panel.set_xlabel("time (the height of a lane is 100 %)")
+    for side in ("top", "right", "left"):
+        panel.spines[side].set_visible(False)
+    if thumbnails:
+        row = figure.add_axes(
+            (left, 1 - strip / height, across, (strip - 0.1) / height)
+        )
+        _thumbnail_row(row, limits, thumbnails, width * across / (strip - 0.1))
+    return png(figure)
+
+
+def _thumbnail_row(
+    panel: Any,
+    limits: tuple[float, float],
+    thumbnails: Sequence[tuple[float, np.ndarray]],
+    places: float,
+) -> None:
+    """Frames near their times, as many as there are places side by side."""
+    panel.set_axis_off()
+    slot = (limits[1] - limits[0]) / max(int(places), 1)
+    times = np.array([seconds for seconds, _ in thumbnails])
+    shown = limits[0] + slot * (np.arange(max(int(places), 1)) + 0.5)
+    used = set()
+    for middle in shown:
+        number = int(np.abs(times - middle).argmin())
+        if number in used or abs(times[number] - middle) > slot:
+            continue
+        used.add(number)
+        half = slot / 2 * 0.96
+        panel.imshow(
+            thumbnails[number][1],
+            extent=(middle - half, middle + half, 0, 1),
+            aspect="auto",
+        )
+    panel.set_xlim(*limits)
+    panel.set_ylim(0, 1)
+
+
+def clock_time(seconds: float, _: object = None) -> str:
+    """Seconds as on a clock; tenths where they matter.
+
+    >>> clock_time(3725), clock_time(62.5)
+    ('1:02:05', '1:02.5')
+    """
+    minutes, rest = divmod(round(seconds, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    text = f"{rest:04.1f}".removesuffix(".0")
+    return f"{hours}:{minutes:02}:{text}" if hours else f"{minutes}:{text}"

@@ -25,12 +25,15 @@ for arguments in json.load(sys.stdin):
 """
 
 
-def check_refused(command, uses):
-    """Checks that a command says what is wrong with each of its uses.
+def run(command, uses):
+    """What a command says for each of its uses, in one process.
 
     Args:
         command: Its name.
-        uses: By the arguments of each use, a part of what it says.
+        uses: The arguments of each use.
+
+    Returns:
+        For each the status, 0 or more, and the output.
     """
     result = subprocess.run(
         [sys.executable, "-c", _SCRIPT, f"keras_nonlocal.cli.{command}"],
@@ -41,9 +44,26 @@ def check_refused(command, uses):
         text=True,
         timeout=100,
     )
-    assert "Traceback" not in result.stdout
-    parts = re.split(r"^status (\d+)\n", result.stdout, flags=re.MULTILINE)
+    assert "Traceback" not in result.stdout, result.stdout
+    pattern = r"^status (\d+|None)\n"
+    parts = re.split(pattern, result.stdout, flags=re.MULTILINE)
     outputs, statuses = parts[:-1:2], parts[1::2]
-    assert statuses == ["1"] * len(uses), result.stdout
-    for (arguments, message), output in zip(uses.items(), outputs, strict=True):
-        assert message in output, (arguments, output)
+    assert len(statuses) == len(uses), result.stdout
+    # A function that returns nothing ends with status 0.
+    return [
+        (0 if status == "None" else int(status), output)
+        for status, output in zip(statuses, outputs, strict=True)
+    ]
+
+
+def check_refused(command, uses):
+    """Checks that a command says what is wrong with each of its uses.
+
+    Args:
+        command: Its name.
+        uses: By the arguments of each use, a part of what it says.
+    """
+    for (arguments, message), (status, output) in zip(
+        uses.items(), run(command, uses), strict=True
+    ):
+        assert status == 1 and message in output, (arguments, output)

@@ -5,6 +5,7 @@ import functools
 import os
 import re
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import cast
 
@@ -12,6 +13,7 @@ import av
 import numpy as np
 
 from keras_nonlocal.data import decode
+from keras_nonlocal.data.decode import TimeLimitError
 from keras_nonlocal.data.decode import VideoError
 from keras_nonlocal.data.decode import VideoIndex
 
@@ -85,6 +87,34 @@ def read_frames(
         _check_size(picture, frame, index)
         clip.put(number, frame)
     return clip.frames
+
+
+def pictures(
+    path: str | os.PathLike[str],
+) -> Iterator[av.VideoFrame | VideoError]:
+    """Decodes the pictures of a folder one after the other.
+
+    Args:
+        path: The folder.
+
+    Yields:
+        For each of them the frame, or why it cannot be read.
+
+    Raises:
+        VideoError: As `scan`; `TimeLimitError` if a `time_limit` ends.
+    """
+    names, index = _scan(*_key(path))
+    for number in range(names.count):
+        picture = os.path.join(os.fspath(path), names[number])
+        try:
+            frame = _decode(picture)
+            _check_size(picture, frame, index)
+        except TimeLimitError:
+            raise
+        except VideoError as error:
+            yield error
+        else:
+            yield frame
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Predictions and features of whole videos, over time."""
