@@ -225,6 +225,23 @@ class NonLocal(keras.layers.Layer):
         sizes = {5: grid, 4: grid[1:], 3: grid[:1]}[rank]
         return ops.reshape(weights, (*ops.shape(weights)[:2], *sizes))
 
+    def pool_window(self, rank):
+        """The window in which keys are pooled.
+
+        Args:
+            rank: Of the input: 3, 4 or 5.
+
+        Returns:
+            A number for each axis of the input but batch and channels, or
+            `None` if keys are not pooled.
+
+        >>> NonLocal().pool_window(5)
+        (1, 2, 2)
+        """
+        if self.sub_sample is None or self.attention_axes == "time":
+            return None
+        return self.pool_size or {3: (2,), 4: (2, 2), 5: (1, 2, 2)}[rank]
+
     def count_macs(self, input_shape):
         """Multiply-adds of one call: projections and the two products.
 
@@ -271,7 +288,7 @@ class NonLocal(keras.layers.Layer):
         operands = (queries + keys) * size.depth * wide
         operands += keys * size.width * wide
         pooled = 0
-        if self._pool_size(len(input_shape)) is not None:
+        if self.pool_window(len(input_shape)) is not None:
             pooled = keys * size.channels * itemsize
             if self.sub_sample == "projection":
                 pooled = queries * (size.depth + size.width) * itemsize
@@ -291,7 +308,7 @@ class NonLocal(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         sizes, channels = self._split(input_shape)
         self._check_input(input_shape, sizes, channels)
-        pool = self._pool_size(len(input_shape))
+        pool = self.pool_window(len(input_shape))
         if pool is not None:
             pooling.check_fits(sizes, pool)
         return input_shape
@@ -404,14 +421,8 @@ class NonLocal(keras.layers.Layer):
                 f"NonLocal on input shape {tuple(shape)}: {problem}"
             )
 
-    def _pool_size(self, rank):
-        """The pooling window in the axes of the input, or `None`."""
-        if self.sub_sample is None or self.attention_axes == "time":
-            return None
-        return self.pool_size or {3: (2,), 4: (2, 2), 5: (1, 2, 2)}[rank]
-
     def _pools_across_windows(self, rank):
-        pool = self._pool_size(rank)
+        pool = self.pool_window(rank)
         is_limited = self.attention_axes == "space" or self.temporal_group
         return rank == 5 and pool and pool[0] > 1 and bool(is_limited)
 
@@ -419,7 +430,7 @@ class NonLocal(keras.layers.Layer):
         """Numbers of positions and channels of a clip."""
         sizes, channels = self._split(input_shape)
         width = self.inter_channels or max(channels // 2, 1)
-        pool = self._pool_size(len(input_shape)) or (1,) * len(sizes)
+        pool = self.pool_window(len(input_shape)) or (1,) * len(sizes)
         keys = math.prod(
             size // factor for size, factor in zip(sizes, pool, strict=True)
         )
@@ -527,7 +538,7 @@ class NonLocal(keras.layers.Layer):
 
     def _keys(self, clip, rank):
         """Phi and g of the keys; in Gaussian mode phi is the clip itself."""
-        pool = self._pool_size(rank)
+        pool = self.pool_window(rank)
         if pool is not None:
             pool = {3: (*pool, 1, 1), 4: (1, *pool), 5: pool}[rank]
         if pool is not None and self.sub_sample == "input":
