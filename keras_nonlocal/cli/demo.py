@@ -76,7 +76,7 @@ def real_prediction(path: str) -> list[str]:
     """
     try:
         model = InceptionI3D(weights="kinetics400")
-        path = path or _fetched_clip()
+        path = path or fetched_clip()
         scores = score_video(
             model, path, ClipSpec(64, 1), num_clips=1, crop_size=224
         )
@@ -106,7 +106,8 @@ def real_prediction(path: str) -> list[str]:
     ]
 
 
-def _fetched_clip() -> str:
+def fetched_clip() -> str:
+    """Path of the clip of a cricket shot, which is fetched once."""
     path = os.path.join(cache_dir(), os.path.basename(_CLIP_URL))
     return fetch(_CLIP_URL, path, _CLIP_DIGEST, retries=1)
 
