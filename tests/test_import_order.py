@@ -40,6 +40,7 @@ ONLY_IN = {
     "matplotlib": {
         "visualization/attention_figures.py",
         "visualization/figures.py",
+        "visualization/frame_strip.py",
     },
     "PIL": {"visualization/media.py"},
     "pyarrow": {"data/readers/table.py"},

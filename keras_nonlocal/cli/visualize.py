@@ -121,9 +121,8 @@ def _clip(video: str, opened: OpenedModel) -> VideoClip:
     )
 
 
-def _query(size: tuple[int, int, int]) -> np.ndarray:
-    if not FLAGS.query:
-        return np.array(size) // 2
+def _query() -> np.ndarray:
+    """The place that `--query` says."""
     try:
         place = np.array([float(text) for text in FLAGS.query])
     except ValueError:
@@ -173,7 +172,7 @@ def _show_block(
     out: pathlib.Path, clip: VideoClip, found: ClipAttention, fps: float
 ) -> None:
     block = FLAGS.block or found.blocks[-1]
-    maps = found.maps(block, _query(found.size))
+    maps = found.maps(block, _query() if FLAGS.query else found.middle)
     _write(out / "arrows.png", attention_figures.attention_arrows(clip, maps))
     _write(
         out / "attention.png", attention_figures.attention_overlay(clip, maps)
@@ -185,9 +184,9 @@ def _show_block(
 
 
 def _show_statistics(
-    out: pathlib.Path, model: keras.Model, clip: VideoClip
+    out: pathlib.Path, model: keras.Model, attention: ClipAttention
 ) -> None:
-    found = attention_statistics(model, clip.frames)
+    found = attention_statistics(model, attention)
     found = cast(dict[str, AttentionStatistics], found)  # Of all blocks.
     values = {name: block.as_dict() for name, block in found.items()}
     write_json(out / "statistics.json", values)
@@ -213,9 +212,9 @@ def _visualize(video: str, out: pathlib.Path) -> None:
     opened, network = _model()
     clip = _clip(video, opened)
     fps = _fps(clip)
+    graph = calls.graph_of(network)
     has_blocks = any(
-        isinstance(operation, NonLocal)
-        for operation in calls.operations(network)
+        isinstance(operation, NonLocal) for operation in calls.operations(graph)
     )
     if not has_blocks and (FLAGS.block or FLAGS.query):
         raise ValueError(
@@ -224,13 +223,14 @@ def _visualize(video: str, out: pathlib.Path) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     # From what tells soonest that a flag is wrong to what takes longest.
-    if len(network.output_shape) == 2:
+    if [len(output.shape) for output in graph.outputs] == [2]:
         _show_class(out, opened, clip, fps)
     else:
-        print("No Grad-CAM: the network does not give scores of classes.")
+        print("No Grad-CAM: the network does not give scores of classes alone.")
     if has_blocks:
-        _show_block(out, clip, attend(network, clip.frames), fps)
-        _show_statistics(out, network, clip)
+        attention = attend(network, clip.frames)
+        _show_block(out, clip, attention, fps)
+        _show_statistics(out, network, attention)
     attention_report(opened, clip, out / "index.html")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_nonlocal.layers.non_local import NonLocal
+from keras_nonlocal.models.graph import functional_graph
 from keras_nonlocal.ops import algorithms
 from keras_nonlocal.ops import windows
 from keras_nonlocal.visualization import calls
@@ -43,6 +44,8 @@ class AttentionMaps:
         keys: Where in the clip the keys are from.
         num_keys: Keys that a query sees. Attention that prefers none gives
             each the weight `1 / num_keys`.
+        attention_axes: Of the block.
+        temporal_group: Of the block.
     """
 
     block: str
@@ -53,6 +56,13 @@ class AttentionMaps:
     is_distribution: bool
     keys: ReceptiveField
     num_keys: int
+    attention_axes: str = "spacetime"
+    temporal_group: int | None = None
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Which keys each query sees, booleans `(Q, T', H', W')`."""
+        return _seen_keys(self, self.positions, self.keys.shape)
 
     @property
     def clip_size(self) -> tuple[int, int, int]:
@@ -64,7 +74,9 @@ class AttentionMaps:
 
         Between the centres of the keys they are interpolated linearly along
         each axis; beyond the outermost ones they stay the same. They are not
-        normalised again: at a key's centre a pixel has that key's weight.
+        normalised again: at a key's centre a pixel has that key's weight. Keys
+        that a query does not see take no part, and pixels that are nearest to
+        them are 0.
 
         Args:
             size: Frames, height and width of the result, which covers the
@@ -73,7 +85,12 @@ class AttentionMaps:
         Returns:
             float32 `(Q, T, H, W)`.
         """
-        return self.keys.on_clip(self.weights, size)
+        found = []
+        for weights, seen in zip(self.weights, self.seen, strict=True):
+            # What a query sees is a box: all of it along each axis.
+            axes = [seen.any(axis=rest) for rest in ((1, 2), (0, 2), (0, 1))]
+            found.append(self.keys.on_clip(weights, size, axes))
+        return np.stack(found)
 
     def strongest(self, count: int = 20) -> list[np.ndarray]:
         """The keys with the largest absolute weights.
@@ -145,6 +162,11 @@ class ClipAttention:
         self.size = size
         self.outputs = outputs
 
+    @property
+    def middle(self) -> np.ndarray:
+        """The middle of the clip as a query, float64 (t, y, x)."""
+        return (np.array(self.size) - 1) / 2
+
     def grid(self, block: str) -> ReceptiveField:
         """Where in the clip the positions of a block's input are from."""
         return self._find(block).grid
@@ -169,8 +191,8 @@ class ClipAttention:
                 for the nearest position of the block.
 
         Raises:
-            ValueError: If there is no such block, or a query is not in the
-                clip.
+            ValueError: If there is no such block, a query is not in the clip,
+                or weights are not finite.
         """
         places = np.asarray(query, "float64")
         places = places[None] if places.ndim == 1 else places
@@ -199,7 +221,8 @@ class ClipAttention:
             positions: Integers `(Q, 3)`, as `grid(block)` counts them.
 
         Raises:
-            ValueError: If there is no such block or position.
+            ValueError: If there is no such block or position, or weights are
+                not finite.
         """
         grid = self._find(block).grid
         places = np.asarray(positions)
@@ -225,16 +248,25 @@ class ClipAttention:
         self, name: str, positions: np.ndarray, queries: np.ndarray
     ) -> AttentionMaps:
         block = self._find(name)
-        mode = block.layer.mode
+        layer, keys = block.layer, block.keys
+        weights = _weights(block, positions)
+        if not np.isfinite(weights).all():
+            raise ValueError(
+                f"The weights of block {name!r} are not finite: the clip or "
+                "the model's weights may hold a NaN, or numbers that are too "
+                "large"
+            )
         return AttentionMaps(
             name,
-            mode,
+            layer.mode,
             queries,
             positions,
-            _weights(block, positions),
-            algorithms.has_softmax(mode),
-            block.keys,
-            int(seen_keys(block.layer, positions[:1], block.keys.shape).sum()),
+            weights,
+            algorithms.has_softmax(layer.mode),
+            keys,
+            int(_seen_keys(layer, positions[:1], keys.shape).sum()),
+            layer.attention_axes,
+            layer.temporal_group,
         )
 
     def _find(self, block: str) -> _Block:
@@ -265,8 +297,8 @@ def attend(model: keras.Model, clip: np.ndarray) -> ClipAttention:
         A `ClipAttention`.
 
     Raises:
-        ValueError: If the model has no graph or no block, or does not take the
-            clip.
+        ValueError: If the model has no graph, no block or one inside a
+            `TimeDistributed`, or does not take the clip.
 
     Example:
 
@@ -278,7 +310,8 @@ def attend(model: keras.Model, clip: np.ndarray) -> ClipAttention:
     (1, 2, 4, 4)
     """
     graph = calls.graph_of(model)
-    if not any(isinstance(op, NonLocal) for op in calls.operations(graph)):
+    _check_no_time_distributed(graph)
+    if not _holds_block(graph):
         raise ValueError(
             "`model` must hold a NonLocal layer, in itself or in a functional "
             f"model nested in it. Received: the model {model.name!r}"
@@ -355,17 +388,19 @@ def attention_maps(
             )
         block = found.blocks[0]
     if query is None:
-        query = (np.array(found.size) - 1) / 2
+        query = found.middle
     return found.maps(block, query)
 
 
-def seen_keys(
-    layer: NonLocal, positions: np.ndarray, shape: tuple[int, int, int]
+def _seen_keys(
+    block: NonLocal | AttentionMaps,
+    positions: np.ndarray,
+    shape: tuple[int, int, int],
 ) -> np.ndarray:
     """Which keys some queries of a block see.
 
     Args:
-        layer: The block.
+        block: Its layer, or maps of it.
         positions: Integers `(Q, 3)`, the queries.
         shape: Of the keys, (T', H', W').
 
@@ -373,9 +408,29 @@ def seen_keys(
         Booleans `(Q, T', H', W')`; every query sees equally many keys.
     """
     seen = windows.same_window(
-        positions, shape, layer.attention_axes, layer.temporal_group
+        positions, shape, block.attention_axes, block.temporal_group
     )
     return ops.convert_to_numpy(seen).reshape(len(positions), *shape)
+
+
+def _check_no_time_distributed(graph: keras.Model) -> None:
+    """That no block is given frames one by one, out of which it cannot see."""
+    for layer in calls.operations(graph):
+        is_wrapper = isinstance(layer, keras.layers.TimeDistributed)
+        if is_wrapper and _holds_block(layer):
+            raise ValueError(
+                "Blocks inside TimeDistributed cannot be asked; a block with "
+                '`attention_axes="space"` does the same without it. Received: '
+                f"the layer {layer.name!r}"
+            )
+
+
+def _holds_block(layer: Any) -> bool:
+    if isinstance(layer, keras.layers.TimeDistributed):
+        return _holds_block(layer.layer)
+    if functional_graph(layer) is not None:
+        return any(map(_holds_block, calls.operations(layer)))
+    return isinstance(layer, NonLocal)
 
 
 def _key_grid(

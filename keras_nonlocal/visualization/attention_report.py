@@ -24,13 +24,14 @@ from keras_nonlocal.data.atomic_files import write_text
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.evaluation.models import OpenedModel
 from keras_nonlocal.evaluation.models import as_opened
+from keras_nonlocal.evaluation.scoring import check_takes_pixels
+from keras_nonlocal.evaluation.scoring import outputs_of
 from keras_nonlocal.layers.non_local import NonLocal
 from keras_nonlocal.models import labels
 from keras_nonlocal.visualization import calls
 from keras_nonlocal.visualization.attention import AttentionMaps
 from keras_nonlocal.visualization.attention import ClipAttention
 from keras_nonlocal.visualization.attention import attend
-from keras_nonlocal.visualization.attention import seen_keys
 from keras_nonlocal.visualization.grad_cam import GradCam
 from keras_nonlocal.visualization.grad_cam import grad_cams
 from keras_nonlocal.visualization.receptive_field import ReceptiveField
@@ -48,10 +49,9 @@ _SAMPLE = 3
 _SHARE_OF_FRAMES = 0.5
 _QUALITIES = (85, 70, 50)
 _MIN_SIDE = 32
-# Of one block: what a browser holds, and weights that are made at a time.
+# What a browser holds of all blocks, and weights that are made at a time.
 _MAX_CODES = 2**25
 _MAX_PAIRS = 2**22
-_PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
 _ASSETS = resources.files("keras_nonlocal.visualization") / "assets"
 
 
@@ -131,9 +131,10 @@ def attention_page(
         HTML.
 
     Raises:
-        ValueError: If an argument is not as described, if not even one query
-            of each block fits into `max_bytes`, or if the network gives
-            something else than finite numbers.
+        ValueError: If an argument is not as described, if the network is one
+            of this package without its preprocessing, if not even one query of
+            each block fits into `max_bytes`, or if the network gives something
+            else than finite numbers.
         VideoError: If the video cannot be read.
     """
     opened = as_opened(model)
@@ -143,6 +144,7 @@ def attention_page(
             "`model` must have layers to look into: give the model.keras, not "
             f"the exported function. Received: {opened.name}"
         )
+    check_takes_pixels(network)
     shown = as_video_clip(video, opened, start, clip=clip, crop_size=crop_size)
     entry = _entry(network, shown.frames)
     names = opened.class_names if class_names is None else class_names
@@ -157,6 +159,9 @@ def attention_page(
             f"Received: block={block!r}"
         )
     cams = grad_cams(network, entry, _TOP)
+    for cam in cams:
+        _check_finite("scores", cam.score)
+        _check_finite("features and gradients", cam.heat)
     names = _all_names(names, network.outputs[0].shape[-1])
     best = [(_text(names[cam.class_index]), cam) for cam in cams]
     scores = {
@@ -194,11 +199,7 @@ def quantize(
     array([[  0,   1, 255]], dtype=uint8)
     """
     weights = np.asarray(weights, "float32")
-    if not np.isfinite(weights).all():
-        raise ValueError(
-            "The weights of a block must be finite numbers. Received: "
-            f"{weights[~np.isfinite(weights)][0]}"
-        )
+    _check_finite("attention weights", weights)
     used = weights != 0
     low = np.min(weights, axis=1, where=used, initial=np.inf)
     high = np.max(weights, axis=1, where=used, initial=-np.inf)
@@ -304,20 +305,18 @@ def _counts(
     found: ClipAttention, blocks: Sequence[str], room: int
 ) -> Iterator[int]:
     """Queries along each axis that may fit into so many bytes, most first."""
-    costs = {}
+    costs, keys = {}, {}
     for name in blocks:
         view = _block_view(found, name, _SAMPLE)
         size = len(view["codes"]) + len(view["numbers"])
         costs[name] = size / len(_queries(found, name, _SAMPLE))
+        keys[name] = view["num_keys"]
     for count in range(
         max(max(found.grid(name).shape) for name in blocks), 1, -1
     ):
         numbers = {name: len(_queries(found, name, count)) for name in blocks}
         expected = sum(costs[name] * numbers[name] for name in blocks)
-        codes = max(
-            numbers[name] * math.prod(found.key_grid(name).shape)
-            for name in blocks
-        )
+        codes = sum(keys[name] * numbers[name] for name in blocks)
         if expected <= room and codes <= _MAX_CODES:
             yield count
     yield 1
@@ -353,13 +352,14 @@ def _block_view(
     for first in range(0, len(positions), step):
         part = positions[first : first + step]
         maps = found.positions(block, part)
-        weights = maps.weights.reshape(len(part), -1)
-        chunk, ends = quantize(weights, signed)
+        seen = maps.seen
+        chunk, ends = quantize(
+            maps.weights[seen].reshape(len(part), -1), signed
+        )
         codes.append(compressor.compress(chunk.tobytes()))
         same = np.abs(keys.times - grid.times[part[:, :1]])
         same = same < keys.stride[0] / 2
-        seen = seen_keys(found.layer(block), part, keys.shape)
-        numbers.append(_numbers(maps.weights, ends, same, seen / maps.num_keys))
+        numbers.append(_numbers(maps.weights, ends, same, seen))
         if bar is not None:
             bar.add(len(part))
     codes.append(compressor.flush())
@@ -372,6 +372,7 @@ def _block_view(
         if maps.is_distribution
         else "the mean absolute weight",
         "num_keys": maps.num_keys,
+        "window": _box(seen[0]),
         "field": grid.size,
         "queries": _places(
             dataclasses.replace(
@@ -389,21 +390,24 @@ def _numbers(
     weights: np.ndarray,
     ends: np.ndarray,
     same: np.ndarray,
-    uniform: np.ndarray,
+    seen: np.ndarray,
 ) -> np.ndarray:
-    """What the page says of queries, float32 `(Q, 7)`.
+    """What the page says of queries, float32 `(Q, 8)`.
 
     Args:
         weights: `(Q, T', H', W')`.
         ends: Least and greatest of them, as of `quantize`.
         same: Which keys' times are those of the query, `(Q, T')`.
-        uniform: What the weights would be if all keys had the same.
+        seen: Which keys each query sees, booleans of the weights' shape.
 
     Returns:
         Least and greatest weight; number of the strongest key; sum of the
         absolute weights; of these as shares of their sum the entropy and the
-        share in the query's frame; and what uniform weights have there.
+        share at the query's time; what uniform weights have there; and number
+        of the first key that the query sees.
     """
+    uniform = seen / seen.sum(axis=(1, 2, 3), keepdims=True)
+    first = seen.reshape(len(seen), -1).argmax(axis=1)
     sizes = np.abs(weights.astype("float64"))
     best = sizes.reshape(len(sizes), -1).argmax(axis=1)
     totals = sizes.sum(axis=(1, 2, 3))
@@ -414,8 +418,14 @@ def _numbers(
         (values.sum(axis=(2, 3)) * same).sum(axis=1)
         for values in (shares, uniform)
     )
-    found = np.stack([best, totals, entropy, here, even], axis=1)
+    found = np.stack([best, totals, entropy, here, even, first], axis=1)
     return np.concatenate([ends, found], axis=1)
+
+
+def _box(seen: np.ndarray) -> list[int]:
+    """Times, rows and columns of the keys `(T', H', W')` that a query sees."""
+    rests = ((1, 2), (0, 2), (0, 1))
+    return [int(seen.any(axis=rest).sum()) for rest in rests]
 
 
 def _class_view(name: str, cam: GradCam) -> dict:
@@ -424,7 +434,7 @@ def _class_view(name: str, cam: GradCam) -> dict:
     codes, ends = quantize(heat.reshape(1, -1), signed=False)
     # A class has no query: no frame is its own.
     same = np.zeros((1, len(cam.heat)))
-    numbers = _numbers(heat, ends, same, np.zeros_like(heat))
+    numbers = _numbers(heat, ends, same, np.ones(heat.shape, bool))
     return {
         "name": name,
         "about": [
@@ -434,6 +444,7 @@ def _class_view(name: str, cam: GradCam) -> dict:
         "unit": "Heat as a share of the largest in the clip for this class.",
         "even": "",
         "num_keys": heat.size,
+        "window": cam.heat.shape,
         "field": cam.keys.size,
         "queries": {"times": [0], "rows": [0], "columns": [0]},
         **_packed(cam.keys, False, _deflate(codes), numbers),
@@ -503,7 +514,8 @@ _NOTES = {
         "linear between the centres of what the keys are computed from. "
         "All frames have one scale.",
         "A click asks the nearest stored query, which may be in another frame; "
-        "the ring is at the centre of what that query is computed from.",
+        "the ring is at the centre of what that query is computed from, in "
+        "every frame that is nearest to it.",
         "The outline is around the strongest keys of the clip: 5 % of those "
         "that the query sees, at most 20.",
         "Weights are stored in 8 bits, wrong by at most "
@@ -541,11 +553,15 @@ def _blocks(
 ) -> Sequence[str]:
     if block is None:
         return found.blocks
-    blocks = [block] if isinstance(block, str) else list(block)
-    unknown = [name for name in blocks if name not in found.blocks]
-    if unknown or not blocks:
+    blocks = [block] if isinstance(block, str) else _listed(block)
+    if (
+        not blocks
+        or any(name not in found.blocks for name in blocks)
+        or len(set(blocks)) < len(blocks)
+    ):
         raise ValueError(
-            f"`block` must be of {list(found.blocks)}. Received: {block!r}"
+            "`block` must be one or several, each once, of "
+            f"{list(found.blocks)}. Received: block={block!r}"
         )
     return blocks
 
@@ -562,9 +578,9 @@ def _scores(
     model: keras.Model, scores: Any, names: str | Sequence[str] | None
 ) -> dict:
     """The best classes; none if the model gives no scores."""
-    scores = np.asarray(scores) if not isinstance(scores, (dict, list)) else 0
-    if np.ndim(scores) != 1:
+    if isinstance(scores, (dict, list, tuple)) or np.ndim(scores) != 1:
         return {"top": [], "are_probabilities": False}
+    _check_finite("scores", scores)
     names = _all_names(names, len(scores))
     top = labels.decode_predictions(scores[None], _TOP, names)[0]
     return {
@@ -577,7 +593,14 @@ def _all_names(names: str | Sequence[str] | None, count: int) -> Sequence[str]:
     """A name for each class; none is made up for those that are not known."""
     if names is None:
         return [f"class {number}" for number in range(count)]
-    names = labels.class_names(names) if isinstance(names, str) else names
+    if isinstance(names, str):
+        names = _packaged_names(names)
+    given, names = names, _listed(names)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            "`class_names` must be a list of names, or the name of a data set. "
+            f"Received: class_names={given!r}"
+        )
     if len(names) != count:
         raise ValueError(
             f"`class_names` must be {count} names, one for each score of the "
@@ -586,17 +609,38 @@ def _all_names(names: str | Sequence[str] | None, count: int) -> Sequence[str]:
     return names
 
 
+def _listed(values: Any) -> list:
+    """Values as a list; an empty one of what has none."""
+    return list(values) if np.iterable(values) else []
+
+
+def _packaged_names(dataset: str) -> Sequence[str]:
+    try:
+        return labels.class_names(dataset)
+    except ValueError as error:
+        raise ValueError(
+            "`class_names` must be a list of names, or a data set whose names "
+            "are in the package, as 'kinetics400'. Received: "
+            f"class_names={dataset!r}"
+        ) from error
+
+
 def _gives_probabilities(model: keras.Model) -> bool:
-    """Whether what comes last is a softmax or a sigmoid."""
-    last, *_ = calls.run(
-        model,
-        [None] * len(model.inputs),
-        lambda path, node, given: [node.operation] * len(node.outputs),
-    )
-    activation = getattr(last, "activation", None)
-    return isinstance(last, keras.layers.Softmax) or (
-        activation in _PROBABILITIES
-    )
+    """Whether the model says that its scores are probabilities."""
+    # What is in a list or a dictionary, even alone, says nothing.
+    if not isinstance(model.output, keras.KerasTensor):
+        return False
+    return outputs_of(model) in ("softmax", "sigmoid")
+
+
+def _check_finite(what: str, numbers: Any) -> None:
+    numbers = np.asarray(numbers)
+    if not np.isfinite(numbers).all():
+        raise ValueError(
+            f"The network's {what} must be finite numbers: the clip or the "
+            "model's weights may hold a NaN. Received: "
+            f"{numbers[~np.isfinite(numbers)][0]}"
+        )
 
 
 def _jpegs(frames: np.ndarray, room: int) -> list[bytes]:
@@ -636,7 +680,7 @@ def _text(name: str) -> str:
 
 def _json(value: Any) -> str:
     """JSON in which no character means anything to HTML."""
-    text = json.dumps(value, separators=(",", ":"))
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text

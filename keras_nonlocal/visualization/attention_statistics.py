@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from keras_nonlocal.ops import algorithms
+from keras_nonlocal.visualization import calls
 from keras_nonlocal.visualization.attention import ClipAttention
 from keras_nonlocal.visualization.attention import attend
-from keras_nonlocal.visualization.attention import seen_keys
 from keras_nonlocal.visualization.receptive_field import ReceptiveField
 
 # Weights that are in memory at a time: a few tens of MB with what is computed
@@ -69,6 +69,8 @@ class AttentionStatistics:
         num_keys: Keys that a query sees.
         keys: Where in a clip the keys are from.
         mean_map: Mean weight of every key, float64 `(T', H', W')`.
+        uniform_map: The same for queries that weigh all keys that they see
+            alike; 0 where no query looked.
         space: Distances in the picture, in pixels.
         time: Distances in time, in frames of the clip, either way.
         entropy: Mean entropy of a query's weights, in nats.
@@ -97,6 +99,7 @@ class AttentionStatistics:
     num_keys: int
     keys: ReceptiveField
     mean_map: np.ndarray
+    uniform_map: np.ndarray
     space: DistanceHistogram
     time: DistanceHistogram
     entropy: float
@@ -112,7 +115,7 @@ class AttentionStatistics:
         found = {
             name: getattr(self, name)
             for name in names
-            if name not in ("keys", "mean_map", "space", "time")
+            if name not in ("keys", "mean_map", "uniform_map", "space", "time")
         }
         return {
             **found,
@@ -121,6 +124,7 @@ class AttentionStatistics:
             "key_rows": self.keys.rows.tolist(),
             "key_columns": self.keys.columns.tolist(),
             "mean_map": self.mean_map.tolist(),
+            "uniform_map": self.uniform_map.tolist(),
             "space": self.space.as_dict(),
             "time": self.time.as_dict(),
         }
@@ -128,7 +132,7 @@ class AttentionStatistics:
 
 def attention_statistics(
     model: keras.Model,
-    clips: Iterable[np.ndarray] | np.ndarray,
+    clips: Iterable[np.ndarray | ClipAttention] | np.ndarray | ClipAttention,
     block: str | None = None,
     *,
     num_queries: int | None = 256,
@@ -142,7 +146,8 @@ def attention_statistics(
     Args:
         model: As of `attend`.
         clips: Clips of one size, each as `attend` takes it: an iterable, an
-            array of them, or a single one.
+            array of them, or a single one. What `attend` returned stands for
+            its clip and saves running the model again.
         block: Name of a block. Default: all.
         num_queries: Queries of each clip and block, drawn from all positions
             without repeats; `None` takes all positions.
@@ -172,8 +177,10 @@ def attention_statistics(
         )
     rng = np.random.default_rng(seed)
     sums: dict[str, _Sums] = {}
-    for clip in _clips(clips, len(model.inputs[0].shape)):
-        attention = attend(model, clip)
+    rank = len(calls.graph_of(model).inputs[0].shape)
+    for clip in _clips(clips, rank):
+        is_done = isinstance(clip, ClipAttention)
+        attention = clip if is_done else attend(model, clip)
         for name in attention.blocks if block is None else (block,):
             if name not in sums:
                 sums[name] = _Sums(attention, name)
@@ -216,6 +223,7 @@ class _Sums:
         self.grid, self.keys = attention.grid(block), attention.key_grid(block)
         self.layer = attention.layer(block)
         self.map = np.zeros(self.keys.shape)
+        self.uniform_map = np.zeros(self.keys.shape)
         self.num_clips = self.num_empty = self.num_queries = 0
         self.num_keys = 0
         self.entropy = self.same_frame = self.uniform_same_frame = 0.0
@@ -273,6 +281,7 @@ class _Sums:
             self.num_keys,
             self.keys,
             self.map / count,
+            self.uniform_map / count,
             self.space.result(count),
             self.time.result(count),
             entropy,
@@ -294,10 +303,10 @@ class _Sums:
         used = sums > 0
         self.num_empty += int((~used).sum())
         weights = weights[used] / sums[used, None, None, None]
-        positions = positions[used]
-        seen = seen_keys(self.layer, positions, self.keys.shape)
+        positions, seen = positions[used], maps.seen[used]
         uniform = seen / maps.num_keys
         self.map += weights.sum(axis=0)
+        self.uniform_map += uniform.sum(axis=0)
         logs = np.log(weights, out=np.zeros_like(weights), where=weights > 0)
         entropies = -(weights * logs).sum(axis=(1, 2, 3))
         self.entropy += float(entropies.sum())
@@ -372,10 +381,7 @@ def _edges(longest: float, step: float) -> np.ndarray:
     return np.arange(max(math.ceil(longest / step), 1) + 1) * step
 
 
-def _clips(
-    clips: Iterable[np.ndarray] | np.ndarray, rank: int
-) -> Iterable[np.ndarray]:
+def _clips(clips: Any, rank: int) -> Iterable[Any]:
     """Clips one by one; `rank` is that of a batch."""
-    if isinstance(clips, np.ndarray) and clips.ndim == rank - 1:
-        return [clips]
-    return clips
+    is_one = len(getattr(clips, "shape", ())) == rank - 1
+    return [clips] if is_one or isinstance(clips, ClipAttention) else clips

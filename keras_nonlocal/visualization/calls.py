@@ -38,7 +38,8 @@ def one_clip(model: Any, clip: np.ndarray) -> np.ndarray:
         clip: Its input, with or without an axis for the batch.
 
     Raises:
-        ValueError: If the model has several inputs, or does not take the clip.
+        ValueError: If the model has several inputs, or does not take the clip;
+            or if it takes integers and the clip has other values.
     """
     inputs = graph_of(model).inputs
     if len(inputs) != 1:
@@ -57,7 +58,15 @@ def one_clip(model: Any, clip: np.ndarray) -> np.ndarray:
             "`clip` must be one clip as the model takes it, of shape "
             f"{expected[1:]}. Received: shape {found.shape}"
         )
-    return batch.astype(inputs[0].dtype)
+    dtype = inputs[0].dtype
+    with np.errstate(invalid="ignore"):  # It is said below.
+        cast = batch.astype(dtype)
+    if not keras.backend.is_float_dtype(dtype) and (cast != batch).any():
+        raise ValueError(
+            f"`clip` must hold values that {dtype} has, as the model takes "
+            f"them. Received: {found.dtype} from {found.min()} to {found.max()}"
+        )
+    return cast
 
 
 def run(model: Any, inputs: list[Any], apply: Apply, prefix: str = "") -> Any:
@@ -76,6 +85,10 @@ def run(model: Any, inputs: list[Any], apply: Apply, prefix: str = "") -> Any:
 
     Returns:
         What stands for each of the model's outputs, a list.
+
+    Raises:
+        ValueError: If a nested model is given a tensor of another rank than
+            its input, to which Keras adds an axis unseen.
     """
     graph = graph_of(model)
     nodes = list(_ordered(graph))
@@ -90,6 +103,7 @@ def run(model: Any, inputs: list[Any], apply: Apply, prefix: str = "") -> Any:
             results = apply(path, node, given)
         else:
             # What is computed again has the names of the model it was made of.
+            _check_ranks(path, node, inner)
             is_group = isinstance(node.operation, Recomputed)
             below = prefix if is_group else f"{path}/"
             results = run(inner, given, apply, below)
@@ -127,6 +141,16 @@ def _inner(operation: Any) -> Any:
     if isinstance(operation, Recomputed):
         return operation.segment
     return functional_graph(operation)
+
+
+def _check_ranks(path: str, node: Any, inner: Any) -> None:
+    given = [tensor.shape for tensor in node.input_tensors]
+    expected = [tensor.shape for tensor in graph_of(inner).inputs]
+    if list(map(len, given)) != list(map(len, expected)):
+        raise ValueError(
+            f"`model` must give the model {path!r}, which is nested in it, "
+            f"inputs of its shapes {expected}. Received: {given}"
+        )
 
 
 def _ordered(graph: keras.Model) -> Iterator[Any]:

@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,14 +17,16 @@ import tensorflow as tf
 from keras_nonlocal.layers.non_local import NonLocal
 from keras_nonlocal.layers.pooling import WindowAverage
 from keras_nonlocal.visualization import calls
-from keras_nonlocal.visualization import receptive_field
+from keras_nonlocal.visualization.layer_windows import GLOBAL_POOLINGS
 from keras_nonlocal.visualization.receptive_field import ReceptiveField
 from keras_nonlocal.visualization.receptive_field import ReceptiveFields
+from keras_nonlocal.visualization.receptive_field import layout
 
-_AVERAGES = (
+_HEAD_POOLINGS = (
     WindowAverage,
     keras.layers.AveragePooling2D,
     keras.layers.AveragePooling3D,
+    *GLOBAL_POOLINGS,
 )
 # What the score is taken before.
 _ENDS = (keras.activations.softmax, keras.activations.sigmoid)
@@ -87,8 +90,8 @@ def grad_cam(
         target: Number of the class. Default: the one of the highest score.
         layer: The layer whose output is weighted, by its path,
             `"model/layer"` if it is in a nested model. Default: the last one
-            that has time and space as the clip does, before the average
-            pooling of the head.
+            that has time and space as the clip does and that everything goes
+            through, before the average pooling of the head.
 
     Returns:
         A `GradCam`.
@@ -139,16 +142,19 @@ def grad_cams(
             "Grad-CAM needs the TensorFlow backend. Received: "
             f"{keras.backend.backend()}"
         )
-    layout = receptive_field.layout(model)
     clip = calls.one_clip(model, clip)
     path, node = _find(model, layer)
     run = _Run(node, _top(model))
     scores = run.scores(model, clip)
-    size = clip.shape[2:] if layout == "channels_first" else clip.shape[1:-1]
-    keys = ReceptiveFields(model, size, layout).of(node.outputs[0])
+    is_first = layout(model) == "channels_first"
+    fields = ReceptiveFields(
+        model, clip.shape[2:] if is_first else clip.shape[1:-1]
+    )
+    (features,) = node.outputs
+    keys, channels = fields.of(features), fields.channel_axis(features)
     cams = []
     for number in _classes(scores, targets):
-        heat = run.heat(number, layout).reshape(keys.shape)
+        heat = run.heat(number, channels).reshape(keys.shape)
         cams.append(GradCam(number, float(scores[number]), path, heat, keys))
     return cams
 
@@ -187,8 +193,13 @@ class _Run:
             self._tape.watch(self._features)
         return results
 
-    def heat(self, number: int, layout: str) -> np.ndarray:
-        """Equation 2 of the paper for one class."""
+    def heat(self, number: int, channels: int) -> np.ndarray:
+        """Equation 2 of the paper for one class.
+
+        Args:
+            number: Of the class.
+            channels: The features' axis of channels.
+        """
         with self._tape:
             score = self._logits[0, number]
         gradient = self._tape.gradient(score, self._features)
@@ -197,11 +208,10 @@ class _Run:
                 "`layer` must be one that the scores depend on. Received: "
                 f"{self._node.operation.name!r}"
             )
-        features = np.asarray(self._features[0], "float32")
-        gradient = np.asarray(gradient[0], "float32")
-        if layout == "channels_first":
-            features = np.moveaxis(features, 0, -1)
-            gradient = np.moveaxis(gradient, 0, -1)
+        features, gradient = (
+            np.moveaxis(np.asarray(values, "float32"), channels, -1)[0]
+            for values in (self._features, gradient)
+        )
         weights = gradient.reshape(-1, gradient.shape[-1]).mean(axis=0)
         return np.maximum(features @ weights, 0)
 
@@ -237,22 +247,29 @@ def _before_activation(operation: Any) -> Any:
     return plain
 
 
+class _Call(NamedTuple):
+    """A call of a layer.
+
+    Attributes:
+        path: Of the layer.
+        node: The call, as `calls.run` names it.
+        is_map: Whether its output has as many axes as a clip.
+        is_cut: Whether everything goes through its output.
+    """
+
+    path: str
+    node: Any
+    is_map: bool
+    is_cut: bool
+
+
 def _find(model: keras.Model, layer: str | None) -> tuple[str, Any]:
     """Path and call of the layer to weight."""
-    rank = len(calls.graph_of(model).inputs[0].shape)
-    found: list[tuple[str, Any]] = []
-
-    def apply(path: str, node: Any, given: list[Any]) -> list[Any]:
-        (first, *others) = node.outputs
-        if not others and _is_map(first, rank):
-            found.append((path, node))
-        return node.outputs
-
-    calls.run(model, [None], apply)
+    trail = _trail(model)
     if layer is None:
-        return _default(model, found)
+        return _default(model, trail)
     # Of several calls the last.
-    paths = dict(found)
+    paths = {call.path: call.node for call in trail if call.is_map}
     if layer not in paths:
         close = difflib.get_close_matches(layer, paths, cutoff=0)
         raise ValueError(
@@ -262,27 +279,67 @@ def _find(model: keras.Model, layer: str | None) -> tuple[str, Any]:
     return layer, paths[layer]
 
 
+def _trail(model: keras.Model) -> list[_Call]:
+    """The calls of a model, in the order of computing."""
+    rank = len(calls.graph_of(model).inputs[0].shape)
+    found: list[tuple[str, Any, list[object]]] = []
+    # The call after which a value is no longer needed.
+    last: dict[object, int] = {}
+
+    def apply(path: str, node: Any, given: list[object]) -> list[object]:
+        last.update((value, len(found)) for value in given)
+        outputs = [object() for _ in node.outputs]
+        found.append((path, node, outputs))
+        return outputs
+
+    entry = object()
+    ends = calls.run(model, [entry], apply)
+    last.update((value, len(found)) for value in ends)
+    trail = []
+    needed = {entry}
+    for number, (path, node, outputs) in enumerate(found):
+        needed = {
+            value
+            for value in (*needed, *outputs)
+            if last.get(value, number) > number
+        }
+        is_map = len(outputs) == 1 and _is_map(node.outputs[0], rank)
+        trail.append(_Call(path, node, is_map, needed == {outputs[0]}))
+    return trail
+
+
 def _is_map(tensor: keras.KerasTensor, rank: int) -> bool:
     is_float = keras.backend.is_float_dtype(tensor.dtype)
     return len(tensor.shape) == rank and is_float
 
 
-def _default(
-    model: keras.Model, found: list[tuple[str, Any]]
-) -> tuple[str, Any]:
+def _default(model: keras.Model, trail: list[_Call]) -> tuple[str, Any]:
     """The last maps before the average pooling of the head.
 
     What comes after it may still have the axes of a clip: logits in several
-    places, which are averaged at the very end.
+    places, which are averaged at the very end. Branches, as those of an
+    Inception module, are not the head.
     """
-    chosen = None
-    for path, node in reversed(found):
-        if isinstance(node.operation, _AVERAGES):
-            chosen = None
+    chosen = branch = None
+    for path, node, is_map, is_cut in reversed(trail):
+        if is_cut and isinstance(node.operation, _HEAD_POOLINGS):
+            chosen = branch = None
+        elif not is_map:
+            continue
+        elif chosen is None and not is_cut:
+            if branch is None and _mixes_positions(node.operation):
+                branch = path
         elif _mixes_positions(node.operation):
-            return chosen or (path, node)
+            chosen = chosen or (path, node)
+            break
         else:
             chosen = chosen or (path, node)
+    if branch:
+        raise ValueError(
+            "`layer` must be given for a model of branches that do not meet "
+            "while they have time and space. Received: layer=None; the last "
+            f"layer of one of them is {branch!r}"
+        )
     if chosen is None:
         raise ValueError(
             "`model` must have a layer whose output has time and space as its "
@@ -303,7 +360,7 @@ def _mixes_positions(operation: Any) -> bool:
 
 def _classes(scores: np.ndarray, targets: int | Sequence[int]) -> list[int]:
     """Numbers of classes that exist."""
-    if isinstance(targets, int):
+    if isinstance(targets, (int, np.integer)):
         if targets < 1:
             raise ValueError(
                 f"`targets` must be positive. Received: targets={targets}"

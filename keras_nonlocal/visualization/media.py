@@ -7,6 +7,7 @@ as for training is in `keras_nonlocal.data.transcode`.
 import io
 import math
 import os
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from types import ModuleType
@@ -17,12 +18,12 @@ import numpy as np
 
 from keras_nonlocal.data.atomic_files import replacing
 
-# Delays of a GIF are whole hundredths of a second, and browsers show a frame
-# of less than two of them for ten.
+# Delays of a GIF are whole hundredths of a second, at most 2**16 - 1 of them,
+# and browsers show a frame of less than two of them for ten.
 MAX_GIF_FPS = 50.0
+_MIN_GIF_FPS = 1 / 655
 _MAX_MP4_FPS = 1000.0
-# An hour for each frame fits into either format.
-_MIN_FPS = 1 / 3600
+_MIN_MP4_FPS = 1 / 3600
 _MAX_CLOCK = 2**16 - 1
 # The encoders of H.264 that are asked for, then one that FFmpeg always has.
 _ENCODERS = {
@@ -53,7 +54,9 @@ def write_gif(
     Args:
         path: The file; replaced if it is there, complete or not at all.
         frames: uint8 RGB `(T, H, W, 3)`.
-        fps: Frames per second, at most 50: browsers play nothing faster.
+        fps: Frames per second, at most 50, as browsers play nothing faster,
+            and at least 1 in 655 seconds. No picture can be shown for longer
+            than that, also not by frames that are alike.
 
     Raises:
         ImportError: If Pillow is missing.
@@ -61,7 +64,7 @@ def write_gif(
         OSError: If the file cannot be written.
     """
     frames = _check_frames(frames)
-    _check_fps(fps, MAX_GIF_FPS)
+    _check_fps(fps, _MIN_GIF_FPS, MAX_GIF_FPS)
     image = _require_pillow()
     palette = image.fromarray(_sample(frames)).quantize(
         256, method=image.Quantize.MEDIANCUT
@@ -74,15 +77,23 @@ def write_gif(
     ]
     ends = np.rint(100 * np.arange(len(frames) + 1) / fps).astype(int)
     buffer = io.BytesIO()
-    pictures[0].save(
-        buffer,
-        format="GIF",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=(10 * np.diff(ends)).tolist(),
-        loop=0,
-        optimize=False,
-    )
+    try:
+        pictures[0].save(
+            buffer,
+            format="GIF",
+            save_all=True,
+            append_images=pictures[1:],
+            duration=(10 * np.diff(ends)).tolist(),
+            loop=0,
+            optimize=False,
+        )
+    except (OverflowError, struct.error) as error:
+        # Pillow makes one of frames that are alike and adds up their delays.
+        # Which error it raises if the sum does not fit depends on its version.
+        raise ValueError(
+            "`frames` must not stay the same for more than 655 seconds. "
+            f"Received: {len(frames)} frames and fps={fps}"
+        ) from error
     with replacing(path) as file:
         file.write(buffer.getvalue())
 
@@ -98,14 +109,15 @@ def write_mp4(
     Args:
         path: The file; replaced if it is there, complete or not at all.
         frames: uint8 RGB `(T, H, W, 3)`.
-        fps: Frames per second, at most 1000; 29.97 is as good as 30000/1001.
+        fps: Frames per second, at most 1000 and at least 1 in an hour; 29.97
+            is as good as 30000/1001.
 
     Raises:
         ValueError: If an argument is not as described.
         OSError: If the file cannot be written.
     """
     frames = _check_frames(frames)
-    _check_fps(fps, _MAX_MP4_FPS)
+    _check_fps(fps, _MIN_MP4_FPS, _MAX_MP4_FPS)
     height, width = frames.shape[1:3]
     margins = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
     frames = np.pad(frames, margins, "edge")
@@ -177,10 +189,10 @@ def _check_frames(frames: np.ndarray) -> np.ndarray:
     return frames
 
 
-def _check_fps(fps: float, most: float) -> None:
-    if not _MIN_FPS <= fps <= most:
+def _check_fps(fps: float, least: float, most: float) -> None:
+    if not least <= fps <= most:
         raise ValueError(
-            f"`fps` must be from {_MIN_FPS:.5f} to {most:g} frames per "
+            f"`fps` must be from {least:.5f} to {most:g} frames per "
             f"second. Received: fps={fps}"
         )
 

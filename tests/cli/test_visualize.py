@@ -12,6 +12,10 @@ from keras import layers
 
 from keras_nonlocal import ClipSpec
 from keras_nonlocal import NonLocal
+from keras_nonlocal import attend
+from keras_nonlocal import attention_arrows
+from keras_nonlocal import attention_statistics
+from keras_nonlocal import read_video_clip
 from keras_nonlocal.data import decode
 from keras_nonlocal.data import synthetic
 from keras_nonlocal.layers.network_record import NetworkRecord
@@ -19,7 +23,7 @@ from tests import checks
 from tests.cli import usage
 
 
-def network(with_block):
+def network(with_block, two_outputs=False):
     inputs = keras.Input((4, 28, 28, 3))
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.Conv3D(4, (1, 5, 5), (1, 4, 4), name="conv")(x)
@@ -27,7 +31,8 @@ def network(with_block):
         x = NonLocal(name="first")(x)
         x = NonLocal(name="last")(x)
     x = layers.GlobalAveragePooling3D()(x)
-    model = keras.Model(inputs, layers.Dense(2, "softmax")(x))
+    scores = layers.Dense(2, "softmax")(x)
+    model = keras.Model(inputs, [scores, x] if two_outputs else scores)
     checks.randomize(model)
     return model
 
@@ -62,6 +67,7 @@ def root(tmp_path_factory):
     (exported / "assets.extra" / "model.json").write_text(text)
     network(True).save(root / "blocks" / "model.keras")
     network(False).save(root / "none.keras")
+    network(True, two_outputs=True).save(root / "two.keras")
     inputs = keras.Input((4, 28, 28, 3))
     recorded = keras.Model(inputs, NetworkRecord({})(inputs))
     recorded.save(root / "normalized.keras")
@@ -85,6 +91,12 @@ def right(root):
             f"--out={root / 'new' / 'out'}",
             "--clip=4x1",
             "--fps=5",
+            str(root / "a.mp4"),
+        ],
+        [
+            f"--model={root / 'two.keras'}",
+            f"--out={root / 'two'}",
+            "--clip=4x1",
             str(root / "a.mp4"),
         ],
     ]
@@ -171,9 +183,26 @@ def test_leaves_the_page_and_grad_cam_of_others(root, outputs):
     np.testing.assert_allclose(times, np.arange(4) / 5, atol=1e-3)
 
 
+def test_asks_the_middle_of_the_last_block(root, outputs):
+    """Of a network without a class to find, as it has two outputs."""
+    out = root / "two"
+    status, text = outputs[2]
+    assert status == 0 and "No Grad-CAM" in text
+    assert not list(out.glob("grad_cam.*"))
+    model = keras.models.load_model(root / "two.keras")
+    clip = read_video_clip(root / "a.mp4", ClipSpec(4, 1), crop_size=28)
+    attention = attend(model, clip.frames)
+    maps = attention.maps("last", (1.5, 13.5, 13.5))
+    drawn = attention_arrows(clip, maps)
+    assert (out / "arrows.png").read_bytes() == drawn
+    statistics = json.loads((out / "statistics.json").read_text())
+    expected = attention_statistics(model, attention, "last")
+    assert statistics["last"]["entropy"] == pytest.approx(expected.entropy)
+
+
 def test_says_what_is_wrong(root, outputs):
     expected = wrong(root).items()
     for (arguments, message), (status, text) in zip(
-        expected, outputs[2:], strict=True
+        expected, outputs[3:], strict=True
     ):
         assert status == 1 and message in text, (arguments, text)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -110,6 +112,53 @@ def test_weights_outside_the_window_are_zero(arguments, sees, rng):
     (strongest,) = maps.strongest(1000)
     assert len(strongest) == (maps.weights > 0).sum()
     assert (np.diff(strongest[:, 3]) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "box"),
+    [
+        ({"temporal_group": 2}, np.s_[4:8]),
+        ({"attention_axes": "space"}, np.s_[4:6]),
+        ({"attention_axes": "time"}, np.s_[:, 4:8, 8:12]),
+    ],
+)
+def test_nothing_leaks_out_of_the_window_on_the_clip(arguments, box, rng):
+    """Up to the pixels of the last position that the query sees."""
+    entry = keras.Input((8, 16, 16, 3))
+    x = layers.AveragePooling3D((2, 4, 4))(entry)
+    block = NonLocal(sub_sample=None, name="block", **arguments)
+    model = keras.Model(entry, block(x))
+    checks.randomize(model)
+    found = attend(model, rng.normal(size=(8, 16, 16, 3)))
+    # The first query has another window.
+    maps = found.maps("block", [(0, 0, 0), (4, 5, 9)])
+    heat = maps.on_clip()[1]
+    assert (heat[box] > 0).all()
+    assert np.count_nonzero(heat) == heat[box].size
+    # The window's own edge is held.
+    weights = maps.weights[1][maps.seen[1]]
+    assert heat[box].min() >= weights.min() * (1 - 1e-5)
+    assert heat[box].max() <= weights.max() * (1 + 1e-5)
+    assert maps.on_clip((4, 4, 4)).shape == (2, 4, 4, 4)
+    one = dataclasses.replace(
+        maps, positions=maps.positions[1:], weights=maps.weights[1:]
+    )
+    np.testing.assert_array_equal(one.on_clip()[0], heat)
+
+
+def test_strongest_are_those_of_the_largest_absolute_weights(rng):
+    entry = keras.Input((2, 3, 4, 4))
+    block = NonLocal(mode="dot_product", sub_sample=None, name="block")
+    model = keras.Model(entry, block(entry))
+    checks.randomize(model)
+    maps = attention_maps(model, rng.normal(size=(2, 3, 4, 4)), query=(0, 0, 0))
+    (found,) = maps.strongest(5)
+    weights = maps.weights[0]
+    flat = sorted(weights.ravel(), key=abs, reverse=True)[:5]
+    assert found[:, 3].tolist() == [float(weight) for weight in flat]
+    assert min(flat) < 0 < max(flat)
+    for t, y, x, weight in found:
+        assert weights[int(t), int(y), int(x)] == weight
 
 
 def tiny(rng):
@@ -250,6 +299,8 @@ def test_looks_where_the_square_is(matching, corners, start):
 def test_weights_at_pixels(matching, rng):
     maps = attention_maps(matching, rng.random((4, 32, 48, 3)))
     # Without a query: the middle.
+    found = attend(matching, np.zeros((4, 32, 48, 3)))
+    assert found.middle.tolist() == [1.5, 15.5, 23.5]
     np.testing.assert_array_equal(maps.queries, [[1.5, 15.5, 23.5]])
     assert maps.clip_size == (4, 32, 48)
     keys = maps.keys
@@ -293,6 +344,45 @@ def test_channels_first(rng):
     maps = found.maps("block", (3, 5, 0))
     assert maps.positions.tolist() == [[3, 6, 2]]
     assert maps.weights.shape == (1, 4, 4, 6)
+
+
+def test_channels_first_clips_of_a_network_with_channels_last(rng):
+    clip = rng.normal(size=(4, 6, 8, 3))
+    entry = keras.Input((4, 6, 8, 3))
+    block = NonLocal(name="block")
+    plain = keras.Model(entry, block(entry))
+    checks.randomize(plain)
+    first = keras.Input((3, 4, 6, 8))
+    moved = keras.Model(first, block(layers.Permute((2, 3, 4, 1))(first)))
+    found = attend(moved, np.moveaxis(clip, -1, 0))
+    assert found.size == (4, 6, 8)
+    np.testing.assert_allclose(
+        found.maps("block", (3, 5, 0)).weights,
+        attend(plain, clip).maps("block", (3, 5, 0)).weights,
+        rtol=1e-5,
+    )
+
+
+def test_what_cannot_be_asked_is_refused(rng):
+    """A block whose answer would be wrong, or that would be left out."""
+    entry = keras.Input((6, 6, 6, 3))
+    block = NonLocal(name="block")
+    x = layers.Permute((2, 3, 1, 4))(entry)
+    with pytest.raises(ValueError, match="in the order of the clip"):
+        attend(keras.Model(entry, block(x)), np.zeros((6, 6, 6, 3)))
+    frame = keras.Input((6, 6, 3))
+    inner = keras.Model(frame, NonLocal()(layers.ReLU()(frame)))
+    for layer in (NonLocal(), inner, layers.TimeDistributed(NonLocal())):
+        x = layers.TimeDistributed(layer, name="frames")(entry)
+        model = keras.Model(entry, block(x))
+        with pytest.raises(ValueError, match="TimeDistributed.*'frames'"):
+            attend(model, np.zeros((6, 6, 6, 3)))
+    model = keras.Model(entry, block(entry))
+    checks.randomize(model)
+    clip = rng.normal(size=(6, 6, 6, 3))
+    clip[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="weights of block 'block' are not"):
+        attention_maps(model, clip, query=(0, 0, 0))
 
 
 def test_a_shared_block_is_listed_once_for_each_call(rng):

@@ -55,6 +55,7 @@ def test_uniform_attention():
     assert found.num_keys == keys and found.num_queries == 2 * keys
     assert (found.num_clips, found.num_empty) == (2, 0)
     np.testing.assert_allclose(found.mean_map, 1 / keys, rtol=1e-5)
+    np.testing.assert_allclose(found.uniform_map, 1 / keys)
     assert found.entropy == pytest.approx(math.log(keys), rel=1e-5)
     assert found.relative_entropy == pytest.approx(1, rel=1e-5)
     assert found.same_frame == pytest.approx(1 / 3, rel=1e-5)
@@ -187,6 +188,45 @@ def test_sampled_queries(rng):
     assert json.loads(text)["key_rows"] == [0.5, 2.5]
 
 
+def test_uniform_map_is_where_queries_could_look(rng):
+    """Of few queries that see few keys a mean map is mostly their draw."""
+    model = network(attention_axes="time")
+    found, other = (
+        attention_statistics(model, clip, "block", num_queries=9)
+        for clip in (np.zeros((*SIZE, 4)), rng.normal(size=(*SIZE, 4)))
+    )
+    np.testing.assert_array_equal(found.uniform_map, other.uniform_map)
+    assert np.abs(other.mean_map - other.uniform_map).max() > 0.01
+    looked = found.uniform_map.sum(axis=0)
+    assert looked.sum() == pytest.approx(1) and (looked == 0).any()
+    np.testing.assert_allclose(found.mean_map, found.uniform_map, atol=1e-7)
+
+
+def test_key_frames_of_many_frames():
+    """The query's own is the one that its frame was pooled into."""
+    entry = keras.Input((24, 2, 2, 4))
+    block = NonLocal(pool_size=(12, 1, 1), sub_sample="input", name="block")
+    model = keras.Model(entry, block(entry))
+    found = attention_statistics(
+        model, np.zeros((24, 2, 2, 4)), "block", num_queries=None
+    )
+    assert found.num_keys == 8
+    assert found.same_frame == pytest.approx(0.5, rel=1e-5)
+    assert found.uniform_same_frame == pytest.approx(0.5)
+
+
+def test_forms_of_clips_count_alike(rng):
+    """What was run before, and tensors."""
+    model = network()
+    clip = rng.normal(size=(*SIZE, 4)).astype("float32")
+    expected = attention_statistics(model, clip, "block").as_dict()
+    found = attend(model, clip)
+    tensor = keras.ops.convert_to_tensor(clip)
+    for clips in (found, [found], tensor, tensor[None], iter([tensor])):
+        again = attention_statistics(model, clips, "block")
+        assert again.as_dict() == expected
+
+
 def test_pooled_time_and_one_key():
     """Frames that share a key are all its own."""
     model = network(pool_size=(3, 4, 6), sub_sample="input")
@@ -203,6 +243,8 @@ def test_says_what_is_wrong():
     model = network()
     with pytest.raises(ValueError, match="`num_queries` must be positive"):
         attention_statistics(model, [], num_queries=0)
+    with pytest.raises(ValueError, match="`model` must be a functional"):
+        attention_statistics(keras.Model(), np.zeros((1, *SIZE, 4)))
     with pytest.raises(ValueError, match="`clips` must hold a clip"):
         attention_statistics(model, [])
     with pytest.raises(ValueError, match="`block` must be one of"):

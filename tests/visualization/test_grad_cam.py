@@ -71,6 +71,7 @@ def test_several_classes_in_one_pass_are_those_one_by_one(clip):
         checks.numpy(model(clip[None]))[0].tolist(), reverse=True
     )[:3]
     assert len(grad_cams(model, clip, 99)) == 5
+    assert len(grad_cams(model, clip, np.int64(2))) == 2
     for cam in grad_cams(model, clip, [cams[1].class_index, 0]):
         alone = grad_cam(model, clip, target=cam.class_index)
         np.testing.assert_allclose(cam.heat, alone.heat, rtol=1e-5)
@@ -146,6 +147,77 @@ def test_stops_before_the_pooling_of_a_head_with_places():
     assert (cam.layer, cam.heat.shape) == ("relu", (4, 9, 10))
     cam = grad_cam(model, clip, layer="logits")
     assert cam.heat.shape == (3, 3, 4)
+
+
+def test_average_poolings_of_branches_are_not_that_of_the_head():
+    """As in Inception modules, and the gates of a squeeze-and-excitation."""
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    pooled = layers.AveragePooling2D(3, 1, padding="same")(x)
+    pooled = layers.Conv2D(2, 1)(pooled)
+    x = layers.Concatenate(name="mixed")(
+        [layers.Conv2D(2, 3, 1, "same")(x), pooled]
+    )
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(4, 1, activation="sigmoid")(gate)
+    x = layers.Multiply(name="gated")([x, gate])
+    x = layers.Dense(4, name="last")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(5)(x))
+    checks.randomize(model)
+    image = np.random.default_rng(1).normal(size=(16, 16, 3))
+    assert grad_cam(model, image).layer == "last"
+    inner = keras.Model(inputs, model.get_layer("mixed").output)
+    ends = layers.Dense(5)(layers.GlobalAveragePooling2D()(inner.output))
+    assert grad_cam(keras.Model(inputs, ends), image).layer == "mixed"
+
+
+def test_a_head_may_keep_the_axes_that_it_averages():
+    """As that of MobileNetV3."""
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    x = layers.ReLU(name="relu")(x)
+    x = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = layers.Conv2D(5, 1, name="logits")(x)
+    model = keras.Model(inputs, layers.Softmax()(layers.Flatten()(x)))
+    cam = grad_cam(model, np.ones((16, 16, 3)))
+    assert (cam.layer, cam.heat.shape) == ("relu", (1, 14, 14))
+
+
+def test_branches_that_meet_too_late_must_be_named():
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    ends = [
+        layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, name=name)(x))
+        for name in ("slow", "fast")
+    ]
+    model = keras.Model(inputs, layers.Dense(2)(layers.Concatenate()(ends)))
+    image = np.ones((16, 16, 3))
+    with pytest.raises(ValueError, match="`layer` must be given.*'fast'"):
+        grad_cam(model, image)
+    assert grad_cam(model, image, layer="slow").heat.shape == (1, 14, 14)
+
+
+def test_of_a_layer_that_is_called_twice_the_last_call():
+    entry = keras.Input((None, None, 3))
+    x = layers.Conv2D(3, 3, 2, "same", name="conv")(entry)
+    inner = keras.Model(entry, x, name="inner")
+    inputs = keras.Input((16, 16, 3))
+    x = layers.GlobalAveragePooling2D()(inner(inner(inputs)))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    cam = grad_cam(model, np.ones((16, 16, 3)))
+    assert cam.heat.shape == cam.keys.shape == (1, 4, 4)
+    assert cam.keys.size == (1, 7, 7)
+
+
+def test_channels_that_the_network_moves(clip):
+    model = small()
+    expected = grad_cam(model, clip, target=1)
+    inputs = keras.Input((3, *SHAPE[:3]))
+    moved = keras.Model(inputs, model(layers.Permute((2, 3, 4, 1))(inputs)))
+    cam = grad_cam(moved, np.moveaxis(clip, -1, 0), target=1)
+    assert cam.keys.clip_size == SHAPE[:3]
+    np.testing.assert_allclose(cam.heat, expected.heat, rtol=1e-5)
 
 
 def test_goes_into_nested_and_reloaded_models(tmp_path, clip):

@@ -108,6 +108,25 @@ def test_gif_is_not_faster_than_browsers_play(tmp_path):
         media.write_gif(tmp_path / "a.gif", bars(2, 8, 8), 60)
 
 
+def test_slowest_rates(tmp_path):
+    frames = bars(3, 8, 8)
+    media.write_gif(tmp_path / "a.gif", frames, 1 / 655)
+    assert read_gif(tmp_path / "a.gif")[1].tolist() == [655] * 3
+    media.write_mp4(tmp_path / "a.mp4", frames, 1 / 3600)
+    index = decode.scan(str(tmp_path / "a.mp4"))
+    times = index.timestamps / index.timestamps[1]
+    assert index.num_frames == 3 and times.tolist() == [0, 1, 2]
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        unit = container.streams.video[0].time_base
+    assert index.timestamps[1] * unit == 3600
+    # What a GIF can hold is 655.35 seconds a picture.
+    with pytest.raises(ValueError, match="`fps` must be from 0.00153 to 50"):
+        media.write_gif(tmp_path / "b.gif", frames, 1 / 656)
+    with pytest.raises(ValueError, match="the same for more than 655 seconds"):
+        media.write_gif(tmp_path / "b.gif", frames[[0, 1, 1]], 1 / 400)
+    assert not (tmp_path / "b.gif").exists()
+
+
 def test_says_how_to_get_pillow(tmp_path, monkeypatch):
     real = builtins.__import__
 

@@ -1,6 +1,7 @@
 "use strict";
-(async () => {
-  const byId = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
+
+async function start() {
   const data = JSON.parse(byId("data").textContent);
   const [FRAMES, HEIGHT, WIDTH] = data.size;
   const isAttention = data.kind === "attention";
@@ -13,7 +14,7 @@
     view: 0,
     frame: 0,
     // Of the clip: what was last asked for, before it snaps to a position.
-    query: [(FRAMES - 1) / 2, (HEIGHT - 1) / 2, (WIDTH - 1) / 2],
+    query: [Math.floor(FRAMES / 2), (HEIGHT - 1) / 2, (WIDTH - 1) / 2],
   };
 
   // ---- Unpacking ----------------------------------------------------------
@@ -35,7 +36,6 @@
   async function unpack(view) {
     const keys = ["times", "rows", "columns"].map((axis) => view.keys[axis]);
     view.shape = keys.map((centres) => centres.length);
-    view.count = view.shape[0] * view.shape[1] * view.shape[2];
     view.codes = await inflate(view.codes);
     view.numbers = new Float32Array((await inflate(view.numbers)).buffer);
     view.cuts = keys.map(borders);
@@ -69,19 +69,23 @@
   }
 
   // The two centres around each of `count` pixels that cover `end` of them,
-  // and how far it is from the first to the second.
-  function between(centres, end, count) {
+  // among the `length` from the `first` on, and how far it is from one to the
+  // other. Pixels that are nearest to none of these centres are not seen.
+  function between(all, first, length, end, count) {
     const low = new Int32Array(count), share = new Float32Array(count);
+    const isSeen = new Uint8Array(count), centres = all.slice(first, first + length);
     for (let i = 0, at = 0; i < count; i++) {
       const place = ((i + 0.5) * end) / count - 0.5;
-      while (at < centres.length - 2 && centres[at + 1] <= place) at++;
+      const own = nearest(all, place) - first;
+      isSeen[i] = own >= 0 && own < length;
+      while (at < length - 2 && centres[at + 1] <= place) at++;
       low[i] = at;
-      if (centres.length > 1) {
+      if (length > 1) {
         const part = (place - centres[at]) / (centres[at + 1] - centres[at]);
         share[i] = Math.min(Math.max(part, 0), 1);
       }
     }
-    return [low, share];
+    return [low, share, isSeen];
   }
 
   const axesOf = (view) => ["times", "rows", "columns"].map((a) => view.queries[a]);
@@ -108,17 +112,33 @@
 
   // ---- Weights ------------------------------------------------------------
 
+  // Of the keys that the query sees, by time, row and column.
   function codesOf(view) {
-    const start = numberOf(view) * view.count;
-    return view.codes.subarray(start, start + view.count);
+    const start = numberOf(view) * view.num_keys;
+    return view.codes.subarray(start, start + view.num_keys);
   }
 
   function numbersOf(view) {
-    const start = 7 * numberOf(view);
-    const [low, high, best, total, entropy, share, evenShare] =
-      view.numbers.subarray(start, start + 7);
+    const start = 8 * numberOf(view);
+    const [low, high, best, total, entropy, share, evenShare, first] =
+      view.numbers.subarray(start, start + 8);
     const largest = Math.max(Math.abs(low), Math.abs(high));
-    return { low, high, largest, best, total, entropy, share, evenShare };
+    return { low, high, largest, best, total, entropy, share, evenShare, first };
+  }
+
+  // Time, row and column of a key by its number, among all or some.
+  function unravel(number, [, rows, columns]) {
+    const row = Math.floor(number / columns);
+    return [Math.floor(row / rows), row % rows, number % columns];
+  }
+
+  // Numbers of the keys that the query sees.
+  function keysOf(view) {
+    const { first } = numbersOf(view), [, rows, columns] = view.shape;
+    return Array.from({ length: view.num_keys }, (_, i) => {
+      const [t, y, x] = unravel(i, view.window);
+      return first + (t * rows + y) * columns + x;
+    });
   }
 
   // What each code stands for, for the query.
@@ -131,29 +151,36 @@
 
   // All weights of the query, as `AttentionMaps.weights` has them.
   function weights(view) {
-    const values = valuesOf(view);
-    return Float32Array.from(codesOf(view), (code) => values[code]);
+    const values = valuesOf(view), codes = codesOf(view);
+    const found = new Float32Array(view.shape.reduce((a, b) => a * b));
+    keysOf(view).forEach((key, i) => { found[key] = values[codes[i]]; });
+    return found;
   }
 
   // Weights at the pixels of a frame, as `AttentionMaps.on_clip` has them:
-  // linear between the centres of keys, constant outside of them.
+  // linear between the centres of the keys that the query sees, constant
+  // outside of them, and 0 where another key is nearest.
   function heatOf(view, frame, height, width) {
-    const [depth, rows, columns] = view.shape, size = rows * columns;
+    const [depth, rows, columns] = view.window, size = rows * columns;
     const codes = codesOf(view), values = valuesOf(view);
-    const [times, shares] = between(view.keys.times, FRAMES, FRAMES);
+    const heat = new Float32Array(height * width);
+    const [t0, y0, x0] = unravel(numbersOf(view).first, view.shape);
+    const [times, shares, isSeen] = between(view.keys.times, t0, depth, FRAMES, FRAMES);
+    if (!isSeen[frame]) return heat;
     const first = times[frame] * size, share = shares[frame];
     const second = Math.min(times[frame] + 1, depth - 1) * size;
     const plane = new Float32Array(size);
     for (let i = 0; i < size; i++) {
       plane[i] = (1 - share) * values[codes[first + i]] + share * values[codes[second + i]];
     }
-    const [ys, downs] = between(view.keys.rows, HEIGHT, height);
-    const [xs, rights] = between(view.keys.columns, WIDTH, width);
-    const heat = new Float32Array(height * width);
+    const [ys, downs, hasRow] = between(view.keys.rows, y0, rows, HEIGHT, height);
+    const [xs, rights, hasColumn] = between(view.keys.columns, x0, columns, WIDTH, width);
     for (let y = 0; y < height; y++) {
+      if (!hasRow[y]) continue;
       const above = ys[y] * columns;
       const below = Math.min(ys[y] + 1, rows - 1) * columns, down = downs[y];
       for (let x = 0; x < width; x++) {
+        if (!hasColumn[x]) continue;
         const left = xs[x], right = Math.min(left + 1, columns - 1);
         const part = rights[x];
         heat[y * width + x] =
@@ -164,13 +191,25 @@
     return heat;
   }
 
-  // Numbers of the strongest keys of the query.
+  // Numbers of the strongest keys of the query. Every frame asks for them:
+  // those of the last query of a view are kept.
+  const lastStrongest = new WeakMap();
+
   function strongest(view) {
-    const sizes = weights(view).map(Math.abs);
+    const number = numberOf(view);
+    if (lastStrongest.get(view)?.number !== number) {
+      lastStrongest.set(view, { number, keys: findStrongest(view) });
+    }
+    return lastStrongest.get(view).keys;
+  }
+
+  function findStrongest(view) {
+    const values = valuesOf(view), keys = keysOf(view);
+    const sizes = Float32Array.from(codesOf(view), (code) => Math.abs(values[code]));
     const order = [...sizes.keys()].filter((i) => sizes[i] > 0);
     order.sort((a, b) => sizes[b] - sizes[a] || a - b);
     const share = Math.ceil(STRONGEST_SHARE * view.num_keys);
-    return order.slice(0, Math.min(share, STRONGEST));
+    return order.slice(0, Math.min(share, STRONGEST)).map((i) => keys[i]);
   }
 
   // ---- Colours ------------------------------------------------------------
@@ -236,12 +275,14 @@
   const sheet = document.createElement("canvas");
 
   function paintHeat(context, view, frame, height, width) {
-    const heat = heatOf(view, frame, height, width), table = tableOf(view);
+    const heat = heatOf(view, frame, height, width);
     const picture = new ImageData(width, height), [from, to] = limits(view);
+    // A pixel, and a colour, is one number of 32 bits.
+    const pixels = new Uint32Array(picture.data.buffer);
+    const colours = new Uint32Array(tableOf(view).buffer);
     const rate = to > from ? 255 / (to - from) : 0;
     for (let i = 0; i < heat.length; i++) {
-      const entry = 4 * Math.round(Math.max(rate * (heat[i] - from), 0));
-      picture.data.set(table.subarray(entry, entry + 4), 4 * i);
+      pixels[i] = colours[Math.round(Math.max(rate * (heat[i] - from), 0))];
     }
     [sheet.width, sheet.height] = [width, height];
     sheet.getContext("2d").putImageData(picture, 0, 0);
@@ -315,7 +356,7 @@
       paintHeat(context, view, frame, Math.ceil(HEIGHT * rate), Math.ceil(WIDTH * rate));
     }
     if (byId("outline").checked) paintOutline(context, view, frame, scale);
-    if (isAttention && frame === clampFrame(placeOf(view)[0])) {
+    if (isAttention && nearest(view.queries.times, frame) === snapped(view)[0]) {
       paintQuery(context, view, scale);
     }
   }
@@ -364,12 +405,8 @@
   function strongestPlace(view) {
     const { best, low, high } = numbersOf(view);
     if (low === 0 && high === 0) return null;
-    const [, rows, columns] = view.shape, { times, rows: ys, columns: xs } = view.keys;
-    const place = [
-      times[Math.floor(best / (rows * columns))],
-      ys[Math.floor(best / columns) % rows],
-      xs[best % columns],
-    ];
+    const [t, y, x] = unravel(best, view.shape), { times, rows, columns } = view.keys;
+    const place = [times[t], rows[y], columns[x]];
     return { place, weight: Math.abs(low) > Math.abs(high) ? low : high };
   }
 
@@ -382,7 +419,9 @@
     rows.push(["Strongest place", where]);
     if (found) {
       rows.push(["Its weight", `${short(relative(view, found.weight))} × ${view.even}`]);
-      rows.push(["In the query's frame", `${percent(share)} of the weight (all alike: ${percent(evenShare)})`]);
+      const [times] = view.window, same = Math.round(evenShare * times);
+      const even = `${percent(evenShare)}, ${same} of ${times} position${times === 1 ? "" : "s"} in time`;
+      rows.push(["At the query's time", `${percent(share)} of the weight (all alike: ${even})`]);
       const most = Math.log(view.num_keys);
       const part = most > 0 ? `, ${percent(entropy / most)} of the most possible` : "";
       rows.push(["Entropy", `${entropy.toFixed(2)} nats${part}`]);
@@ -416,7 +455,7 @@
     }
     if (!areProbabilities) {
       byId("scores").append(note(
-        "The network ends in no softmax or sigmoid: these are no probabilities."));
+        "The network does not say that these are probabilities."));
     }
   }
 
@@ -470,7 +509,9 @@
     byId("frame").setAttribute("aria-valuetext", frameName(state.frame));
     byId("view").value = state.view;
     byId("stage").setAttribute("aria-label", `${frameName(state.frame)} with heat of ${view.name}`);
-    byId("title").textContent = view.name;
+    byId("back").disabled = state.frame === 0;
+    byId("on").disabled = state.frame === FRAMES - 1;
+    byId("title").querySelector("bdi").textContent = view.name;
     list(byId("facts"), facts(view));
     byId("about").replaceChildren(...view.about.map((text) => note(text)));
     sayLegend(view);
@@ -483,12 +524,9 @@
   }
 
   function ask(place, announce = true) {
-    if (isAttention) {
-      state.query = place;
-      state.frame = clampFrame(placeOf(data.views[state.view])[0]);
-    } else {
-      state.frame = clampFrame(place[0]);
-    }
+    if (isAttention) state.query = place;
+    // The frame that was asked stays in view, whichever query is nearest.
+    state.frame = clampFrame(place[0]);
     update(announce);
   }
 
@@ -523,11 +561,14 @@
     ];
   }
 
-  const ARROWS = {
+  // For the large frame; elsewhere they scroll.
+  const STAGE_KEYS = {
     ArrowUp: () => move(1, -1),
     ArrowDown: () => move(1, 1),
     ArrowLeft: () => move(2, -1),
     ArrowRight: () => move(2, 1),
+    PageUp: () => move(0, -1),
+    PageDown: () => move(0, 1),
   };
   const KEYS = {
     "[": () => move(0, -1),
@@ -540,11 +581,17 @@
   };
 
   function onKey(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    // Many keyboards have the brackets on AltGr, which may count as Ctrl + Alt.
+    const isAltGr = event.getModifierState("AltGraph");
+    if (event.metaKey || (!isAltGr && (event.ctrlKey || event.altKey))) return;
+    // Caps Lock changes nothing.
+    const isName = event.key.length > 1;
+    const key = isName ? event.key
+      : event.shiftKey ? event.key.toUpperCase() : event.key.toLowerCase();
     const onStage = event.target === byId("stage");
     // A list takes letters itself, to search in it.
-    const isTyping = event.target.matches("select") && /[a-z]/i.test(event.key);
-    const act = (onStage && ARROWS[event.key]) || (!isTyping && KEYS[event.key]);
+    const isTyping = event.target.matches("select") && /[a-z]/i.test(key);
+    const act = (onStage && STAGE_KEYS[key]) || (!isTyping && KEYS[key]);
     if (!act) return;
     event.preventDefault();
     act();
@@ -558,8 +605,12 @@
     const canvas = element("canvas", "", parent);
     canvas.width = Math.max(Math.round(WIDTH * THUMB), 1);
     canvas.height = Math.max(Math.round(HEIGHT * THUMB), 1);
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", label);
+    if (label) {
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", label);
+    } else {
+      canvas.setAttribute("aria-hidden", "true");
+    }
     return canvas;
   }
 
@@ -591,7 +642,7 @@
       data.views.forEach((view, number) => {
         const button = element("button", "", byId("small"));
         button.type = "button";
-        makeCanvas(button, "");
+        makeCanvas(button);
         element("span", view.name, button);
         button.addEventListener("click", () => choose(number));
         smalls.push(button);
@@ -601,6 +652,7 @@
       ? [["← ↑ → ↓", "move the query, with the large frame in focus"], ["[ ]", "move the query to an earlier or later frame"]]
       : [];
     rows.push(
+      ["PageUp PageDown", isAttention ? "as [ and ], with the large frame in focus" : "look at another frame, with the large frame in focus"],
       [", .", isAttention ? "look at another frame; the query stays" : "look at another frame"],
       ["b B", isAttention ? "next or previous block" : "next or previous class"],
       ["h", "heat on and off"]);
@@ -634,33 +686,34 @@
     }
   }
 
-  try {
-    if (!("DecompressionStream" in window)) {
-      throw new Error("this browser has no DecompressionStream; browsers since 2023 have it");
-    }
-    byId("status").textContent = "Unpacking…";
-    for (const frame of data.frames) {
-      const picture = new Image();
-      picture.src = `data:image/jpeg;base64,${frame}`;
-      await picture.decode();
-      pictures.push(picture);
-      mutedPictures.push(muted(picture));
-    }
-    for (const view of data.views) await unpack(view);
-    build();
-    listen();
-    ask(state.query);
-    // For scripts, and for tests of this page.
-    window.attentionPage = {
-      data,
-      state,
-      weights: () => weights(data.views[state.view]),
-      heat: (frame) => heatOf(data.views[state.view], frame, HEIGHT, WIDTH),
-      queryPlace: () => placeOf(data.views[state.view]),
-    };
-    document.documentElement.dataset.ready = "";
-  } catch (error) {
-    byId("status").className = "";
-    byId("status").textContent = `The page cannot be shown: ${error.message}`;
+  if (!("DecompressionStream" in window)) {
+    throw new Error("this browser has no DecompressionStream; browsers since 2023 have it");
   }
-})();
+  byId("status").textContent = "Unpacking…";
+  for (const frame of data.frames) {
+    const picture = new Image();
+    picture.src = `data:image/jpeg;base64,${frame}`;
+    await picture.decode();
+    pictures.push(picture);
+    mutedPictures.push(muted(picture));
+  }
+  for (const view of data.views) await unpack(view);
+  build();
+  listen();
+  ask(state.query);
+  // For scripts, and for tests of this page.
+  window.attentionPage = {
+    data,
+    state,
+    weights: () => weights(data.views[state.view]),
+    strongest: () => strongest(data.views[state.view]),
+    heat: (frame) => heatOf(data.views[state.view], frame, HEIGHT, WIDTH),
+    queryPlace: () => placeOf(data.views[state.view]),
+  };
+  document.documentElement.dataset.ready = "";
+}
+
+start().catch((error) => {
+  byId("status").className = "";
+  byId("status").textContent = `The page cannot be shown: ${error.message}`;
+});
