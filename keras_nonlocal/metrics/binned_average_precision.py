@@ -76,7 +76,7 @@ class BinnedMeanAveragePrecision(keras.metrics.Metric):
                 labels, more than 0.5 is taken for 1.
             y_pred: Scores of the same shape.
             sample_weight: How often each video counts, of shape `(batch,)`;
-            `None` for once.
+                `None` for once.
         """
         y_pred = ops.cast(y_pred, "float32")
         if y_pred.shape[-1] != self.num_classes or len(y_pred.shape) != 2:

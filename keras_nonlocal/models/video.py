@@ -45,7 +45,13 @@ _DOCSTRING = """{summary}
         ValueError: If an argument is not as described, if the clip is smaller
             than the network can take, or if the file does not fit.
 
-    Example: `{name}(classes=5)`, then `fit` as any Keras model.
+    Example:
+
+    ```python
+    model = {name}(classes=5)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(clips)  # uint8 RGB (batch, T, H, W, 3), and labels
+    ```
     """
 
 

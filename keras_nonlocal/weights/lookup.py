@@ -145,7 +145,7 @@ def pinned_network(network: Any, weights: Any) -> tuple[Any, FoundWeights]:
     """
     name = _name(weights)
     if name in _datasets():
-        found = _from_entry(_default_of_architecture(network, name))
+        found = _from_entry(default_of_architecture(network, name))
     else:
         found = find(name)
     if found.network is None and not found.is_own:
@@ -360,7 +360,12 @@ def _same_architecture(one: Any, other: Any) -> bool:
     )
 
 
-def _default_of_architecture(network: Any, dataset: str) -> WeightsEntry:
+def default_of_architecture(network: Any, dataset: str) -> WeightsEntry:
+    """The entry that stands for a data set's name in a constructor.
+
+    That of the network itself or, if none serves it, of one with the same
+    variables.
+    """
     entries = [e for e in CATALOGUE.values() if e.dataset == dataset]
     alike = [e for e in entries if _same_architecture(e.network, network)]
     if not alike or any(_serves(e.network, network) for e in alike):
