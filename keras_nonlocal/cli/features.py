@@ -3,8 +3,8 @@ r"""Writes features of videos, from any layer of a network.
     python -m keras_nonlocal.cli.features --model runs/demo/small_nl_c2d \
         --layer res5_2 --stride 0.64 --out features/{name}.h5 videos/*.mp4
 
-A `.npy` file has a row for each window, and the `.json` file beside it when
-each window begins and ends; an `.h5` file has both. `{name}` stands for the
+A file `x.npy` has a row for each window, and `x.npy.json` beside it when each
+window begins and ends; an `.h5` file has both. `{name}` stands for the
 name of the video without its ending. `--layers` lists the layers.
 
 Videos that cannot be read are named, and the status is then 1.
@@ -17,6 +17,7 @@ from absl import flags
 
 from keras_nonlocal.cli import show_own_notes_only
 from keras_nonlocal.cli import window_flags
+from keras_nonlocal.data.auditing.page import printable
 from keras_nonlocal.evaluation.models import OpenedModel
 from keras_nonlocal.evaluation.models import open_model
 from keras_nonlocal.prediction import features
@@ -26,7 +27,11 @@ flags.adopt_module_key_flags(window_flags)
 flags.DEFINE_string(
     "layer", None, "Name of the layer; default: what the classifier takes."
 )
-flags.DEFINE_boolean("layers", False, "Print the layers and do nothing else.")
+flags.DEFINE_boolean(
+    "layers",
+    False,
+    "Print names and shapes of the layers, for --layer, and do nothing else.",
+)
 flags.DEFINE_boolean(
     "pool", True, "Whether to average over a layer's frames, rows and columns."
 )
@@ -43,7 +48,7 @@ def _check(videos: list[str]) -> None:
 
 
 def _print_layers(opened: OpenedModel) -> None:
-    for layer in getattr(opened.model, "layers", ()):
+    for layer in features.plain_network(opened.model).layers:
         print(f"{layer.name:40} {tuple(getattr(layer.output, 'shape', ()))}")
 
 
@@ -59,8 +64,9 @@ def _write(opened: OpenedModel, video: str) -> None:
         **window_flags.arguments(opened),
     )
     for problem in about["problems"]:
-        print(f"  problem: {problem}")
-    print(f"  {about['layer']}: {tuple(about['shape'])} in {path}")
+        print(f"  problem: {printable(problem)}")
+    shape = tuple(about["shape"])
+    print(f"  {about['layer']}: {shape} in {printable(path)}")
 
 
 def main(argv: list[str]) -> None:

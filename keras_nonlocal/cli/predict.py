@@ -24,6 +24,7 @@ from absl import flags
 
 from keras_nonlocal.cli import show_own_notes_only
 from keras_nonlocal.cli import window_flags
+from keras_nonlocal.data.auditing.page import printable
 from keras_nonlocal.evaluation.models import OpenedModel
 from keras_nonlocal.evaluation.models import open_model
 from keras_nonlocal.evaluation.scoring import OUTPUTS
@@ -74,7 +75,7 @@ def _check(videos: Sequence[str]) -> None:
 
 def _print(best: timeline.Top) -> None:
     for _, name, score in best:
-        print(f"  {score:6.1%}  {name}")
+        print(f"  {score:6.1%}  {printable(name)}")
 
 
 def _predict_clips(opened: OpenedModel, video: str) -> None:
@@ -110,18 +111,19 @@ def _predict_windows(opened: OpenedModel, video: str) -> None:
     )
     _print(result.mean_top())
     for problem in result.problems:
-        print(f"  problem: {problem}")
+        print(f"  problem: {printable(problem)}")
     for segment in result.segments():
         start = figures.clock_time(segment.start)
         end = figures.clock_time(segment.end)
         names = ", ".join(
-            f"{name} {score:.1%}" for _, name, score in segment.classes
+            f"{printable(name)} {score:.1%}"
+            for _, name, score in segment.classes
         )
         print(f"  {start:>9} to {end:>9}  {names}")
     for path in window_flags.outs(FLAGS.out, video):
         pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
         result.write(path)
-        print(f"  {path}")
+        print(f"  {printable(path)}")
 
 
 def main(argv: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from absl import app
 from absl import flags
 
+from keras_nonlocal.data.auditing.page import printable
 from keras_nonlocal.data.decode import VideoError
 from keras_nonlocal.data.frame_stream import TIME_LIMIT
 from keras_nonlocal.data.sampling import ClipSpec
@@ -58,6 +59,11 @@ def settings(opened: OpenedModel) -> ClipInput:
         ValueError: If one is not known, or not of its form.
     """
     clip = opened.clip
+    if clip is None and FLAGS.window is None:
+        raise ValueError(
+            "--window must be given, as 32x2: the model does not say which "
+            f"clips it takes. Received: {FLAGS.model}"
+        )
     if FLAGS.window is not None:
         try:
             parsed = ClipSpec.parse(FLAGS.window)
@@ -111,12 +117,12 @@ def for_each(videos: Sequence[str], work: Callable[[str], None]) -> None:
     """
     unreadable = 0
     for video in videos:
-        print(video)
+        print(printable(video))
         try:
             work(video)
         except VideoError as error:
             unreadable += 1
-            print(f"  cannot be read: {error}")
+            print(f"  cannot be read: {printable(str(error))}")
         except (OSError, ValueError) as error:
             raise app.UsageError(str(error)) from error
     if unreadable:

@@ -35,6 +35,21 @@ MAX_PACKETS = 1_000_000
 MAX_GAP_SECONDS = 60
 _MAX_SECONDS = 24 * 60 * 60
 
+# Formats whose files name others, which FFmpeg would open.
+_NAMING = {
+    "applehttp",
+    "concat",
+    "dash",
+    "hls",
+    "image2",
+    "imf",
+    "rtsp",
+    "sdp",
+    "vobsub",
+    "webm_dash_manifest",
+}
+_FORMATS = ",".join(sorted(av.formats_available - _NAMING))
+
 _PYAV = int(av.__version__.split(".")[0])
 # By default newer versions start threads for every clip.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
@@ -486,7 +501,13 @@ def open_stream(
     url = f"subfile,,start,0,end,{size},,:{os.path.abspath(path)}"
     try:
         # Tags in any encoding are common, and of no interest here.
-        with av.open(url, timeout=left, metadata_errors="replace") as container:
+        with av.open(
+            url,
+            # Not `options`, by which PyAV before 18 writes beyond its memory.
+            container_options={"format_whitelist": _FORMATS},
+            timeout=left,
+            metadata_errors="replace",
+        ) as container:
             yield container, _best_stream(path, container)
     except av.FFmpegError as error:
         check_time(path)  # Which is why FFmpeg gave up, if so.
@@ -498,6 +519,8 @@ def ffmpeg_reason(error: av.FFmpegError) -> str:
     if not error.log:
         return str(error.strerror)
     *_, line = error.log
+    if str(line).startswith("Format not on whitelist"):  # And the list.
+        return "playlists and other files that name files are not read"
     return f"{error.strerror} ({str(line).strip()})"
 
 

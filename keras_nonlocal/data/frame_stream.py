@@ -8,6 +8,7 @@ what can be read is read, and what cannot is told in `FrameStream.problems`.
 import collections
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import re
@@ -22,6 +23,7 @@ import av
 import numpy as np
 
 from keras_nonlocal.data import decode
+from keras_nonlocal.data import sampling
 from keras_nonlocal.data.decode import TimeLimitError
 from keras_nonlocal.data.decode import VideoError
 from keras_nonlocal.data.decoders import frame_folder
@@ -101,6 +103,8 @@ class FrameStream:
         name: Of the video, for messages.
         fps: Frames per second on average, 0.0 if unknown.
         duration: Seconds that it should last, `None` if unknown.
+        begins: Seconds from the start of a file, where its sound may be first,
+            to its first frame.
     """
 
     def __init__(
@@ -110,10 +114,14 @@ class FrameStream:
         fps: float,
         duration: float | None,
         problems: Problems,
+        begins: float = 0.0,
+        is_endless: bool = False,
     ) -> None:
         self.name = name
         self.fps = fps
         self.duration = duration
+        self.begins = begins
+        self._most_ticks = None if is_endless else sampling.MAX_TICKS
         self._frames = frames
         self._problems = problems
 
@@ -148,18 +156,38 @@ class FrameStream:
         """
         frames = self._frames
         if fps is not None:
-            frames = at_rate(frames, fps, self.fps)
-        convert, last = None, None
+            frames = self._at_rate(fps)
+        convert, last, size = None, None, None
         for seconds, content in frames:
             if convert is None:
                 convert = _Converter(self.name, content, short_side, crop_size)
+                size = _size(content)
             # At a higher rate the same frame comes several times.
             if last is None or content is not last:
                 picture, last = convert(content), content
+                if _size(content) != size:
+                    kind = "stretched frame of another size"
+                    self._problems.note(kind, seconds)
             yield TimedPicture(seconds, picture)
         if convert is None:
             reasons = "; ".join(self.problems) or "it has none"
             raise VideoError(f"{self.name}: no frame could be read: {reasons}")
+
+    def _at_rate(self, fps: float) -> Iterator[_Frame]:
+        ticks = at_rate(self._frames, fps, self.fps)
+        yield from itertools.islice(ticks, self._most_ticks)
+        # A small file may be full of long gaps.
+        if self._most_ticks is not None and next(ticks, None) is not None:
+            reason = (
+                f"at {fps:g} fps at most {self._most_ticks} frames are read"
+            )
+            self._problems.note("early end", self._most_ticks / fps, reason)
+
+
+def _size(content: av.VideoFrame | np.ndarray) -> tuple[int, ...]:
+    if isinstance(content, np.ndarray):
+        return content.shape[:2]
+    return content.height, content.width
 
 
 class _Converter:
@@ -230,6 +258,13 @@ def open_frames(
     """
     if not 0 <= fps < math.inf:
         raise ValueError(f"`fps` must be 0 or more. Received: fps={fps}")
+    if not time_limit > 0:
+        raise ValueError(
+            "`time_limit` must be a positive number of seconds. "
+            f"Received: time_limit={time_limit}"
+        )
+    # Numbers of numpy cannot be written as JSON.
+    fps = float(fps)
     problems = Problems()
     with contextlib.ExitStack() as stack:
         if isinstance(video, (str, os.PathLike)):
@@ -241,7 +276,14 @@ def open_frames(
                 opened = stack.enter_context(decode.open_stream(path))
             file = _File(path, *opened, fps, problems)
             frames = _in_time(file.frames(), time_limit)
-            yield FrameStream(path, frames, file.fps, file.duration(), problems)
+            yield FrameStream(
+                path,
+                frames,
+                file.fps,
+                file.duration(),
+                problems,
+                file.begins(),
+            )
             return
         yield _given(video, fps, problems)
 
@@ -291,22 +333,28 @@ class _File:
         seconds = (self._container.duration or 0) / av.time_base
         return seconds if seconds > 0 else None
 
+    def begins(self) -> float:
+        """Seconds from the start of the file to its first frame."""
+        own, unit = self._stream.start_time, self._stream.time_base
+        whole = self._container.start_time
+        if own is None or unit is None or whole is None:
+            return 0.0
+        seconds = float(own * unit) - whole / av.time_base
+        return seconds if 0 < seconds <= decode.MAX_GAP_SECONDS else 0.0
+
     def frames(self) -> Iterator[_Frame]:
         """All frames that can be decoded, with their times."""
         # AVI has no times, and FFmpeg guesses wrong where frames are stored in
         # another order than they are shown.
         unit = self._stream.time_base
-        if self._container.format.name == "avi":
+        reordered = self._stream.codec_context.has_b_frames
+        if self._container.format.name == "avi" and reordered:
             unit = None
         clock = _Clock(self._path, unit, self.fps, self._problems)
-        size = None
         for frame in self._decoded(clock):
             seconds = clock.seconds(frame.pts)
             if frame.is_corrupt:
                 self._problems.note("damaged frame", seconds)
-            if size not in (None, (frame.height, frame.width)):
-                self._problems.note("stretched frame of another size", seconds)
-            size = size or (frame.height, frame.width)
             yield _Frame(seconds, frame)
         self._check_end(clock)
 
@@ -339,7 +387,9 @@ class _File:
 
     def _check_end(self, clock: "_Clock") -> None:
         """Notes it if there should have been more."""
-        duration = self.duration()
+        # That of a whole file may be that of its sound, or have jumps in it.
+        is_own = self._stream.duration or not self._container.streams.audio
+        duration = self.duration() if is_own and not clock.has_jumped else None
         end = clock.last + clock.step
         if clock.count and duration and end < duration - _EARLY_SECONDS:
             self._problems.note(
@@ -361,6 +411,7 @@ class _Clock:
         self._anchor: tuple[int, float] | None = None
         self.count = 0
         self.last = 0.0
+        self.has_jumped = False
         self._step = 0.0
 
     @property
@@ -388,6 +439,7 @@ class _Clock:
             found > before + decode.MAX_GAP_SECONDS
         ):
             self._problems.note("jump of the clock", before)
+            self.has_jumped = True
             found = before + self.step
             self._anchor = stamp, found
         elif found <= before and not first:
@@ -409,12 +461,18 @@ class _Clock:
 def _folder(
     path: str, fps: float, time_limit: float, problems: Problems
 ) -> FrameStream:
-    _check_fps(fps, "a folder of pictures")
+    try:
+        _check_fps(fps, "a folder of pictures")
+    except ValueError as error:  # Of this one, and not of files beside it.
+        raise VideoError(f"{path}: {error}") from error
     with decode.time_limit(time_limit):
-        count = frame_folder.scan(path).num_frames
+        count, pictures = frame_folder.pictures(path)
 
     def frames() -> Iterator[_Frame]:
-        for number, frame in enumerate(frame_folder.pictures(path)):
+        for number, frame in enumerate(pictures):
+            if isinstance(frame, TimeLimitError):
+                problems.note("early end", number / fps, str(frame))
+                return
             if isinstance(frame, VideoError):
                 problems.note(
                     "picture that cannot be read", number / fps, str(frame)
@@ -436,6 +494,11 @@ def _check_fps(fps: float, what: str) -> None:
 
 def _given(video: Any, fps: float, problems: Problems) -> FrameStream:
     """Frames that are in memory, or made while they are asked for."""
+    if isinstance(video, (bytes, bytearray)) or hasattr(video, "read"):
+        raise ValueError(
+            "`video` must be a path as text, not in bytes, and not an open "
+            f"file. Received: {video!r:.80}"
+        )
     if isinstance(video, np.ndarray):
         if video.ndim != 4:
             raise ValueError(
@@ -443,20 +506,24 @@ def _given(video: Any, fps: float, problems: Problems) -> FrameStream:
                 f"shape {video.shape}"
             )
         _check_fps(fps, "an array")
-        frames = _timed(video, fps)
+        frames = _timed(video, fps, problems)
         return FrameStream("array", frames, fps, len(video) / fps, problems)
     if not isinstance(video, Iterable):
         raise ValueError(
             "`video` must be a path, an array or an iterable of frames. "
             f"Received: {video!r}"
         )
-    return FrameStream("frames", _timed(video, fps), fps, None, problems)
+    frames = _timed(video, fps, problems)
+    return FrameStream("frames", frames, fps, None, problems, is_endless=True)
 
 
-def _timed(frames: Iterable[Any], fps: float) -> Iterator[_Frame]:
-    start, last = None, 0.0
+def _timed(
+    frames: Iterable[Any], fps: float, problems: Problems
+) -> Iterator[_Frame]:
+    start, last, step = None, 0.0, 1 / fps if fps else 0.0
     for number, item in enumerate(frames):
-        if isinstance(item, (tuple, list)) and len(item) == 2:
+        is_timed = _is_pair(item)
+        if is_timed:
             moment, picture = float(item[0]), np.asarray(item[1])
         else:
             _check_fps(fps, "frames without times")
@@ -467,6 +534,10 @@ def _timed(frames: Iterable[Any], fps: float) -> Iterator[_Frame]:
                 "Times of frames must be finite and rise. Received: "
                 f"{moment} s for frame {number}, after {last + start} s"
             )
+        if is_timed and moment - start > last + decode.MAX_GAP_SECONDS:
+            problems.note("jump of the clock", last)
+            start = moment - last - step
+        step = moment - start - last
         last = moment - start
         if (
             picture.dtype != np.uint8
@@ -478,7 +549,14 @@ def _timed(frames: Iterable[Any], fps: float) -> Iterator[_Frame]:
                 "Frames must be uint8 RGB (H, W, 3). Received: "
                 f"{picture.dtype} of shape {picture.shape} as frame {number}"
             )
-        yield _Frame(last, np.ascontiguousarray(picture))
+        # A copy: cameras often fill the same array again.
+        yield _Frame(last, np.array(picture, order="C"))
+
+
+def _is_pair(item: Any) -> bool:
+    """Whether it is a time and a frame, and not a frame of two rows."""
+    is_pair = isinstance(item, (tuple, list)) and len(item) == 2
+    return is_pair and np.ndim(item[0]) == 0
 
 
 def at_rate(

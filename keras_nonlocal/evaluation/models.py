@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import operator
 import os
 import pathlib
 import zipfile
@@ -77,8 +78,8 @@ def open_model(path: str | os.PathLike[str]) -> OpenedModel:
             `saved_model` in it, or of a run of one network; or the name of
             published weights, as `list_weights()` prints them. A file or
             folder of that name comes before published weights. Class names,
-            clips and sizes of a `model.keras` are those that the
-            `saved_model` beside it says.
+            clips and sizes of a `model.keras`, and of no other file, are those
+            that the `saved_model` beside it says.
 
     Returns:
         The `OpenedModel`: of a Keras model wherever there is one, which can
@@ -91,7 +92,10 @@ def open_model(path: str | os.PathLike[str]) -> OpenedModel:
     if path.is_dir():
         return _folder(path)
     if path.is_file() and path.suffix == ".keras":
-        return _with_about(describe(_load(path)), path.with_name(_EXPORTED))
+        opened = describe(_load(path))
+        if path.name != _NETWORK:  # What is beside it may be of another one.
+            return opened
+        return _with_about(opened, path.with_name(_EXPORTED))
     if os.fspath(path) in CATALOGUE and not path.exists():
         return _published(CATALOGUE[os.fspath(path)])
     raise ValueError(
@@ -159,9 +163,9 @@ def clip_input(
             described, or does not fit the model's input.
     """
     clip = clip or opened.clip
-    shape = _input_shape(opened.model)
+    *shape, channels = _input_shape(opened.model)
     own_crop = opened.crop_size or shape[1]
-    crop = crop_size or own_crop
+    crop = own_crop if crop_size is None else crop_size
     if not isinstance(clip, ClipSpec):
         raise ValueError(
             f"The model {opened.name!r} does not say which clips it takes: "
@@ -172,9 +176,14 @@ def clip_input(
             f"The model {opened.name!r} does not say how large its clips are: "
             "`crop_size` must be given. Received: None"
         )
+    # Of numpy too, which cannot be written as JSON.
+    crop = _whole("crop_size", crop)
     if short_side is None and crop == own_crop:
         short_side = opened.short_side
     side = crop * 256 // 224 if short_side is None else short_side
+    side = _whole("short_side", side)
+    if clip.fps is not None:
+        clip = dataclasses.replace(clip, fps=float(clip.fps))
     if not 1 <= crop <= side:
         raise ValueError(
             "`crop_size` must be positive and at most `short_side`. "
@@ -184,17 +193,31 @@ def clip_input(
     if any(a not in (None, b) for a, b in zip(shape, wanted, strict=True)):
         raise ValueError(
             f"Clips for the model {opened.name!r} must be of (frames, height, "
-            f"width) = {shape}. Received: {wanted}"
+            f"width) = {tuple(shape)}. Received: {wanted}"
+        )
+    if channels not in (None, 3):
+        raise ValueError(
+            f"The model {opened.name!r} must take RGB, 3 channels. Received: "
+            f"{channels}"
         )
     return ClipInput(clip, crop, side)
 
 
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ValueError(
+            f"`{name}` must be a whole number. Received: {name}={value!r}"
+        ) from error
+
+
 def _input_shape(model: Any) -> tuple[int | None, ...]:
-    """Frames, height and width that a model takes, `None` for any."""
+    """Frames, height, width, channels that a model takes, `None` for any."""
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 5:
-        return (None, None, None)
-    return shape[1:4]
+        return (None, None, None, None)
+    return shape[1:]
 
 
 def _folder(path: pathlib.Path) -> OpenedModel:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,7 @@ class Scorer:
         if isinstance(model, keras.Model):
             check_takes_pixels(model)
             model, outputs = _asked_for(model, wanted, outputs)
+            self._model = model  # Which `prediction` does not hold.
             self._call = prediction(model)
         else:
             outputs = outputs or self._probability
@@ -207,6 +209,12 @@ def _last_layer(
     plain = graph.functional_graph(model)
     if plain is None:
         return None, model
+    if not isinstance(plain.output, keras.KerasTensor):
+        raise ValueError(
+            "`model` must have one output, scores (batch, classes), and not "
+            "several or in a list or dictionary. Received: the model "
+            f"{model.name!r} with outputs {plain.output}"
+        )
     return plain, plain.output._keras_history.operation
 
 
@@ -233,14 +241,31 @@ def _with_activation(
 
 
 def prediction(model: keras.Model) -> Callable[[np.ndarray], Any]:
-    """What to call a model by on clips of many sizes, for inference."""
+    """What to call a model by on clips of many sizes, for inference.
+
+    The same for a model each time, so that it is traced once. It does not hold
+    the model, which must be kept as long as it is called.
+    """
     if keras.backend.backend() != "tensorflow":
         return model.predict_on_batch
+    if model not in _predictions:
+        _predictions[model] = _traced(weakref.ref(model))
+    return _predictions[model]
+
+
+_predictions: weakref.WeakKeyDictionary[
+    keras.Model, Callable[[np.ndarray], Any]
+] = weakref.WeakKeyDictionary()
+
+
+def _traced(
+    model: Callable[[], keras.Model | None],
+) -> Callable[[np.ndarray], Any]:
     import tensorflow as tf
 
     # `predict` may compile anew for each size, and whole frames have many.
     return tf.function(
-        lambda clips: model(clips, training=False),
+        lambda clips: model()(clips, training=False),  # type: ignore[misc]
         reduce_retracing=True,
         jit_compile=False,
     )

@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 import pathlib
+import weakref
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import IO
@@ -20,6 +21,8 @@ from keras_nonlocal.data.atomic_files import write_json
 from keras_nonlocal.data.frame_stream import TIME_LIMIT
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.evaluation import scoring
+from keras_nonlocal.evaluation.models import ClipInput
+from keras_nonlocal.evaluation.models import OpenedModel
 from keras_nonlocal.evaluation.models import as_opened
 from keras_nonlocal.evaluation.models import clip_input
 from keras_nonlocal.models import graph
@@ -28,8 +31,9 @@ from keras_nonlocal.prediction.predict import with_progress
 from keras_nonlocal.prediction.windows import OpenedVideo
 from keras_nonlocal.prediction.windows import open_windows
 
-# Rows that are stored together in an HDF5 file.
-_ROWS = 16
+# Rows that are stored together in an HDF5 file: at most so many, and no more
+# than fit into so many bytes. A part of them takes as much space as all.
+_ROWS, _CHUNK_BYTES = 16, 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +48,7 @@ class Features:
         layer: Whose output they are.
         stride: Seconds from the start of one window to that of the next;
             `None` if they follow each other.
-        about: Video, model, clip and sizes, as JSON has them.
+        about: Video, model, clip, sizes and problems, as JSON has them.
         problems: What could not be read of the video, in words.
     """
 
@@ -59,7 +63,7 @@ class Features:
         """Writes a file as `write_features` does."""
         with _writer(path) as writer:
             writer.add(self.values, self.seconds)
-            writer.close({**self.about, "problems": list(self.problems)})
+            writer.close(self.about)
 
 
 def extract_features(
@@ -85,9 +89,9 @@ def extract_features(
         model: A functional `keras.Model` that takes RGB in 0..255, an
             `OpenedModel` of one, or a path or name that `open_model` takes.
         video: As of `predict_video`.
-        layer: Name of the layer; `[x.name for x in model.layers]` lists them.
-            Default: what the classifier takes, or the output of a model
-            without one.
+        layer: Name of a layer that has one output and that the model calls
+            once; `[x.name for x in model.layers]` lists them. Default: what
+            the classifier takes, or the output of a model without one.
         window: Frames of a window. Default: the model's clips.
         stride: Seconds from the start of one window to that of the next, as of
             `predict_video`. Default: windows follow each other. The times
@@ -142,7 +146,7 @@ def extract_features(
             np.concatenate(values),
             np.concatenate(seconds),
             source.layer,
-            stride,
+            source.video.stride,
             source.about,
             source.problems,
         )
@@ -159,9 +163,9 @@ def write_features(
 ) -> dict[str, Any]:
     """Writes features of a video while it is read, however long it is.
 
-    A `.npy` file is the array alone; a `.json` file of the same name beside it
-    has `seconds`, the start and end of every row's window, and how the
-    features were made. An `.h5` file has `features`, `seconds` and, as the
+    A `.npy` file is the array alone; beside a file `x.npy`, `x.npy.json` has
+    `seconds`, the start and end of every row's window, and how the features
+    were made. An `.h5` file has `features`, `seconds` and, as the
     JSON attribute `about`, the rest. Rows are in the order of their starts;
     how far these are apart is `stride`, in seconds, or without one the span of
     a window, but for the last row, whose window ends with the video.
@@ -191,8 +195,7 @@ def write_features(
     ):
         for rows, times in source.rows():
             writer.add(rows, times)
-        about = {**source.about, "problems": list(source.problems)}
-        return writer.close(about)
+        return writer.close(source.about)
 
 
 def check_ending(path: str | os.PathLike[str]) -> str:
@@ -214,11 +217,12 @@ def check_ending(path: str | os.PathLike[str]) -> str:
 class _Source:
     """Features that are yet to be computed."""
 
+    opened: OpenedModel
     network: keras.Model
     video: OpenedVideo
+    settings: ClipInput
     layer: str
     pool: bool
-    about: dict[str, Any]
     batch_size: int
     progress: bool
 
@@ -226,12 +230,26 @@ class _Source:
     def problems(self) -> tuple[str, ...]:
         return self.video.stream.problems
 
+    @property
+    def about(self) -> dict[str, Any]:
+        return {
+            **describe_input(self.opened, self.video, self.settings),
+            "layer": self.layer,
+            "pooled": self.pool,
+            "problems": list(self.problems),
+        }
+
     def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Features of a batch of windows, and their times."""
         predict = scoring.prediction(self.network)
         for batch in with_progress(self.video, self.batch_size, self.progress):
             clips = np.stack([window.frames for window in batch])
             found = keras.ops.convert_to_numpy(predict(clips))
+            if len(found) != len(batch):
+                raise ValueError(
+                    f"The layer {self.layer!r} must give a row for each clip. "
+                    f"Received: shape {found.shape} for {len(batch)} clips"
+                )
             found = found.astype("float32")
             if self.pool and found.ndim > 2:
                 found = found.mean(axis=tuple(range(1, found.ndim - 1)))
@@ -266,16 +284,24 @@ def _open(
         time_limit=time_limit,
         progress=progress,
     ) as source:
-        about = {
-            **describe_input(opened, source, settings),
-            "layer": layer,
-            "pooled": pool,
-        }
-        yield _Source(network, source, layer, pool, about, batch_size, progress)
+        yield _Source(
+            opened,
+            network,
+            source,
+            settings,
+            layer,
+            pool,
+            batch_size,
+            progress,
+        )
 
 
-def _up_to(model: Any, layer: str | None) -> tuple[keras.Model, str]:
-    """The part of a network up to a layer, and the layer's name."""
+def plain_network(model: Any) -> keras.Model:
+    """The functional model whose layers have features.
+
+    Raises:
+        ValueError: If it is no model that has a graph of layers.
+    """
     if not isinstance(model, keras.Model):
         raise ValueError(
             "`model` must be a Keras model, as of a .keras file: functions and "
@@ -288,17 +314,49 @@ def _up_to(model: Any, layer: str | None) -> tuple[keras.Model, str]:
             "`model` must be a functional or sequential Keras model. "
             f"Received: {type(model).__name__} {model.name!r}"
         )
-    if layer is None:
-        last = _before_classifier(plain)
-    else:
-        last = _layer(plain, layer)
-    try:
-        return keras.Model(plain.inputs, last.output), last.name
-    except (AttributeError, ValueError) as error:
-        raise ValueError(
-            f"`layer` must have one output. Received: layer={layer!r}, of "
-            f"which Keras says: {error}"
-        ) from error
+    return plain
+
+
+# One part of a model after the other video, of the same layer: what calls it is
+# compiled once. A part holds layers of the model and not the model.
+_parts: weakref.WeakKeyDictionary[
+    keras.Model, dict[str | None, tuple[keras.Model, str]]
+] = weakref.WeakKeyDictionary()
+
+
+def _up_to(model: Any, layer: str | None) -> tuple[keras.Model, str]:
+    """The part of a network up to a layer, and the layer's name."""
+    plain = plain_network(model)
+    parts = _parts.setdefault(model, {})
+    if layer not in parts:
+        last = (
+            _before_classifier(plain) if layer is None else _layer(plain, layer)
+        )
+        outputs = _outputs_of(plain, last)
+        if len(outputs) != 1:
+            raise ValueError(
+                "`layer` must be called once and have one output. Received: "
+                f"layer={last.name!r}, which gives {len(outputs)}"
+            )
+        parts[layer] = keras.Model(plain.inputs, outputs[0]), last.name
+    return parts[layer]
+
+
+def _outputs_of(model: keras.Model, layer: keras.layers.Layer) -> list[Any]:
+    """What a layer gives in a model, whatever it gives in others."""
+    found: dict[int, Any] = {}
+    seen: set[int] = set()
+    pending = list(model.outputs)
+    while pending:
+        tensor = pending.pop()
+        history = tensor._keras_history
+        node = history.operation._inbound_nodes[history.node_index]
+        if history.operation is layer:
+            found |= {id(output): output for output in node.output_tensors}
+        if id(node) not in seen:
+            seen.add(id(node))
+            pending += node.input_tensors
+    return list(found.values())
 
 
 def _layer(model: keras.Model, name: str) -> keras.layers.Layer:
@@ -314,9 +372,14 @@ def _layer(model: keras.Model, name: str) -> keras.layers.Layer:
 
 def _before_classifier(model: keras.Model) -> keras.layers.Layer:
     """The layer whose output the classifier takes, or the last one."""
-    last = model.output._keras_history.operation
+    if len(model.outputs) != 1:
+        raise ValueError(
+            "`layer` must be given for a model of several outputs. Received: "
+            f"layer=None, for the {len(model.outputs)} of {model.name!r}"
+        )
+    last = model.outputs[0]._keras_history.operation
     weighted = [layer for layer in model.layers if layer.weights]
-    if not weighted or not _is_classifier(weighted[-1], model.output_shape):
+    if not weighted or not _is_classifier(weighted[-1], model.outputs[0].shape):
         return last
     before = weighted[-1].input._keras_history.operation
     while isinstance(before, keras.layers.Dropout):
@@ -339,9 +402,9 @@ def _is_classifier(layer: keras.layers.Layer, output: Sequence[Any]) -> bool:
 class _NpyWriter:
     """An array that grows row by row in its file."""
 
-    def __init__(self, path: pathlib.Path, file: IO[bytes]) -> None:
-        self._path = path
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self._notes: dict[str, Any] = {}
         self._seconds: list[np.ndarray] = []
         self._count = 0
         self._shape: tuple[int, ...] = ()
@@ -360,13 +423,14 @@ class _NpyWriter:
         self._write_header()
         about = {**about, "shape": [self._count, *self._shape]}
         seconds = np.concatenate(self._seconds).round(6).tolist()
-        write_json(
-            self._path.with_suffix(".json"), {**about, "seconds": seconds}
-        )
+        self._notes = {**about, "seconds": seconds}
         return about
 
     def release(self) -> None:
         """Nothing is left open."""
+
+    def write_beside(self, path: pathlib.Path) -> None:
+        write_json(path.with_name(f"{path.name}.json"), self._notes)
 
     def _write_header(self) -> None:
         np.lib.format.write_array_header_1_0(
@@ -382,19 +446,20 @@ class _NpyWriter:
 class _HdfWriter:
     """An HDF5 file that grows row by row."""
 
-    def __init__(self, path: pathlib.Path, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         # Written by name: what is open as `file` is the same file.
         self._file = h5py.File(file.name, "w")
 
     def add(self, values: np.ndarray, seconds: np.ndarray) -> None:
         for name, rows in (("features", values), ("seconds", seconds)):
             if name not in self._file:
+                fitting = _CHUNK_BYTES // max(rows[:1].nbytes, 1)
                 self._file.create_dataset(
                     name,
                     (0, *rows.shape[1:]),
                     rows.dtype,
                     maxshape=(None, *rows.shape[1:]),
-                    chunks=(_ROWS, *rows.shape[1:]),
+                    chunks=(max(1, min(_ROWS, fitting)), *rows.shape[1:]),
                 )
             stored = self._file[name]
             stored.resize(len(stored) + len(rows), axis=0)
@@ -410,6 +475,9 @@ class _HdfWriter:
         """Closes the file, also one that is not complete."""
         self._file.close()
 
+    def write_beside(self, path: pathlib.Path) -> None:
+        """Everything is in the file."""
+
 
 _WRITERS: dict[str, type[_NpyWriter] | type[_HdfWriter]] = {
     ".npy": _NpyWriter,
@@ -423,8 +491,9 @@ def _writer(
 ) -> Iterator[_NpyWriter | _HdfWriter]:
     kind = _WRITERS[check_ending(path)]
     with replacing(path) as file:
-        writer = kind(pathlib.Path(path), file)
+        writer = kind(file)
         try:
             yield writer
         finally:
             writer.release()
+    writer.write_beside(pathlib.Path(path))

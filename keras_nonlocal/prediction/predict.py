@@ -17,6 +17,7 @@ from keras_nonlocal.evaluation.models import ClipInput
 from keras_nonlocal.evaluation.models import OpenedModel
 from keras_nonlocal.evaluation.models import as_opened
 from keras_nonlocal.evaluation.models import clip_input
+from keras_nonlocal.models import graph
 from keras_nonlocal.models.labels import decode_predictions
 from keras_nonlocal.prediction.timeline import Timeline
 from keras_nonlocal.prediction.timeline import Top
@@ -104,16 +105,19 @@ def predict_video(
             model's, or 256/224 of the crop.
         class_names: Of the scores. Default: the model's, or else "class 0" and
             so on.
-        outputs: What the model gives, `"softmax"`, `"sigmoid"` or `"logit"`.
-            Default: what its last activation says, and of functions what the
-            scores of the first window are. Logits get a softmax.
+        outputs: What the model gives, `"softmax"`, `"sigmoid"` or `"logit"`;
+            logits get a softmax. Default: what its last activation says. Of
+            functions and of models without a graph of layers: `"softmax"` if
+            the scores of the first window sum up to 1, and else `"sigmoid"`;
+            for logits it must be given.
         threshold: For sigmoids, the smallest score that counts as predicted.
         fps: Frames per second where the video does not say; needed for folders
             and arrays.
         time_limit: Seconds that may pass until the next frame of a file.
         progress: Whether to show a progress bar, in seconds of the video.
         on_window: Called with the `WindowScores` of each window as soon as
-            they are there, in order; if it returns `False`, no more is read.
+            they are there, in order, which is when the frame after its last
+            one was read; if it returns `False`, no more is read.
 
     Returns:
         The `Timeline`.
@@ -192,12 +196,14 @@ class WindowScorer:
     ) -> None:
         self._opened = opened
         self._outputs = outputs
+        self._guess: str | None = None
         self._scorer: scoring.Scorer | None = None
-        self.class_names = tuple(class_names or opened.class_names or ())
+        names = opened.class_names if class_names is None else class_names
+        self.class_names = () if names is None else tuple(map(str, names))
         self.is_multi_label: bool | None = None
-        if isinstance(opened.model, keras.Model):
-            found = outputs or scoring.outputs_of(_classifier(opened.model))
-            classes = opened.model.output_shape[-1]
+        if _has_graph(opened.model):
+            classes = _num_classes(opened.model)
+            found = outputs or scoring.outputs_of(opened.model)
             self._scorer = self._make(classes, found)
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
@@ -213,9 +219,18 @@ class WindowScorer:
                     "`model` must give scores (batch, classes). Received: "
                     f"shape {first.shape}"
                 )
-            outputs = self._outputs or _kind(first)
+            self._guess = None if self._outputs else _kind(first)
+            outputs = self._outputs or self._guess
             self._scorer = self._make(first.shape[1], outputs)
-        return self._scorer(clips)
+        try:
+            return self._scorer(clips)
+        except ValueError as error:
+            if self._guess is None:
+                raise
+            raise ValueError(
+                f"{error}. As `outputs` was not given, it was taken for "
+                f"{self._guess!r} by the scores of the first window"
+            ) from error
 
     def _make(self, num_classes: int, outputs: str | None) -> scoring.Scorer:
         names = self.class_names or tuple(
@@ -236,14 +251,20 @@ class WindowScorer:
         )
 
 
-def _classifier(model: keras.Model) -> keras.Model:
+def _has_graph(model: Any) -> bool:
+    """Whether a model says what it gives before it is called."""
+    return graph.functional_graph(model) is not None
+
+
+def _num_classes(model: keras.Model) -> int:
     shape = model.output_shape
-    if not isinstance(shape, tuple) or len(shape) != 2 or None in shape[1:]:
+    is_shape = isinstance(shape, tuple) and len(shape) == 2
+    if not is_shape or not isinstance(shape[1], int):
         raise ValueError(
             "`model` must give scores (batch, classes). Received: the model "
             f"{model.name!r} with an output of shape {shape}"
         )
-    return model
+    return shape[1]
 
 
 def _kind(scores: np.ndarray) -> str | None:
@@ -337,13 +358,16 @@ def with_progress(
     total = None if duration is None else max(round(duration), 1)
     bar = keras.utils.Progbar(total, verbose=int(progress), unit_name="second")
     done = 0
-    for batch in batches(source.windows, batch_size):
-        yield batch
-        done = int(batch[-1].end)
-        # A file may be longer than it says.
-        if total is None or done < total:
-            bar.update(done, finalize=False)
-    bar.update(done if total is None else total, finalize=True)
+    try:
+        for batch in batches(source.windows, batch_size):
+            yield batch
+            done = int(batch[-1].end)
+            # A file may be longer than it says.
+            if total is None or done < total:
+                bar.update(done, finalize=False)
+        done = total or done
+    finally:  # Ends the line, also where no more is asked for.
+        bar.update(done, finalize=True)
 
 
 def describe_input(
@@ -358,4 +382,5 @@ def describe_input(
         "short_side": settings.short_side,
         "stride": source.stride,
         "fps": source.stream.fps or None,
+        "begins": source.stream.begins,
     }

@@ -118,8 +118,12 @@ class Timeline:
         # Windows of uneven times may differ in length.
         middles = np.maximum.accumulate(self.seconds.mean(axis=1))
         between = (middles[1:] + middles[:-1]) / 2
-        starts = np.append(starts[:1], np.maximum(starts[1:], between))
-        ends = np.append(np.minimum(ends[:-1], between), ends[-1:])
+        # Those that only touch keep their ends.
+        border = np.maximum.accumulate(
+            np.minimum(np.maximum(between, starts[1:]), ends[:-1])
+        )
+        starts = np.append(starts[:1], np.maximum(starts[1:], border))
+        ends = np.append(np.minimum(ends[:-1], border), ends[-1:])
         return np.stack([starts, np.maximum(starts, ends)], axis=1)
 
     def segments(self) -> list[Segment]:
@@ -202,15 +206,15 @@ class Timeline:
         """Writes a row for each of the best classes of every window.
 
         A name that a spreadsheet would take for a formula gets an apostrophe
-        in front.
+        in front. Line breaks and control characters in names become blanks.
         """
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(("start", "end", "rank", "class", "class_name", "score"))
         for (start, end), best in zip(self.seconds, self.top(), strict=True):
             for rank, (index, name, score) in enumerate(best, 1):
-                shown = _text(name)
-                if name.startswith(_SPREADSHEET):
+                shown = _line(name)
+                if shown.startswith(_SPREADSHEET):
                     shown = f"'{shown}"
                 table.writerow(
                     (
@@ -227,12 +231,19 @@ class Timeline:
     def write_srt(self, path: str | os.PathLike[str]) -> None:
         """Writes the segments as subtitles, with names and per cent.
 
+        Their times are those of a player, from the start of the file on: where
+        its sound begins before the pictures they are later by `about["begins"]`
+        seconds than those of the timeline.
+
         Line breaks in names become blanks, and the brackets of tags others
         that look like them.
         """
         blocks: list[str] = []
+        begins = self.about.get("begins", 0.0)
         for segment in self.segments():
-            start, end = _milliseconds(segment.start, segment.end)
+            start, end = _milliseconds(
+                begins + segment.start, begins + segment.end
+            )
             lines = [
                 f"{_subtitle(name)} ({score:.0%})"
                 for _, name, score in segment.classes
@@ -321,14 +332,10 @@ def _clock(milliseconds: int) -> str:
     return f"{hours:02}:{minutes:02}:{seconds:02},{rest:03}"
 
 
-def _text(name: str) -> str:
-    """A name without what cannot be encoded."""
-    return name.encode("utf-8", "replace").decode("utf-8")
-
-
 def _line(name: str) -> str:
-    """A name in one line."""
-    return re.sub(r"[\s\x00-\x1f\x7f]+", " ", _text(name)).strip() or "?"
+    """A name in one line, without what cannot be encoded."""
+    text = name.encode("utf-8", "replace").decode("utf-8")
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip() or "?"
 
 
 def _subtitle(name: str) -> str:

@@ -5,8 +5,8 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import re
 import tempfile
-import urllib.parse
 from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any
@@ -26,8 +26,11 @@ from keras_nonlocal.weights.download import fetch
 
 # Of the frames of one window.
 _MAX_BYTES = 2**31
-# Of a video behind a URL.
+# Of a video behind a URL: bytes, and seconds until all of it has come.
 MAX_DOWNLOAD = 2**32
+DOWNLOAD_TIME = 3600.0
+# Pages, and live pictures that never end.
+_NO_VIDEOS = ("text/html", "multipart/")
 # No timeline is longer than what a clip may ask for.
 _ENDLESS = 2**40
 
@@ -38,7 +41,7 @@ class Window:
 
     Attributes:
         start: Seconds from the video's first frame to the clip's.
-        end: Seconds to the end of the clip's last frame.
+        end: Seconds to when the frame after the clip's last one is shown.
         frames: uint8 of shape `(num_frames, crop_size, crop_size, 3)`.
     """
 
@@ -92,13 +95,17 @@ def open_windows(
 
     Raises:
         VideoError: If the video cannot be read.
-        ValueError: If an argument is not as described.
+        ValueError: If an argument is not as described, or a window would take
+            more than 2 GiB.
     """
     if stride is not None and not 0 < stride < math.inf:
         raise ValueError(
             "`stride` must be a positive number of seconds or None. "
             f"Received: stride={stride}"
         )
+    # A number of numpy cannot be written as JSON.
+    stride = None if stride is None else float(stride)
+    _check_window(settings)
     with contextlib.ExitStack() as stack:
         local = stack.enter_context(local_video(video, progress))
         stream = stack.enter_context(
@@ -132,8 +139,9 @@ def local_video(video: Any, progress: bool = False) -> Iterator[Any]:
         The path of the temporary file, or `video` itself if it is no URL.
 
     Raises:
-        VideoError: If it cannot be downloaded or is larger than 4 GiB; and
-            those of the block, with the URL in place of the path.
+        VideoError: If it cannot be downloaded, is larger than 4 GiB, takes more
+            than an hour or is a page; and those of the block, with the URL in
+            place of the path.
     """
     if not isinstance(video, str) or not _is_url(video):
         yield video
@@ -141,7 +149,16 @@ def local_video(video: Any, progress: bool = False) -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="keras_nonlocal_") as folder:
         path = f"{folder}/video"
         try:
-            fetch(video, path, max_bytes=MAX_DOWNLOAD, progress=progress)
+            fetch(
+                video,
+                path,
+                max_bytes=MAX_DOWNLOAD,
+                time_limit=DOWNLOAD_TIME,
+                refused=_NO_VIDEOS,
+                progress=progress,
+            )
+        except ValueError as error:
+            raise VideoError(f"{video}: {error}") from error
         except DownloadError as error:
             # What follows is what to do about files that are kept.
             reason, _, _ = str(error).partition(" The file can also")
@@ -153,7 +170,7 @@ def local_video(video: Any, progress: bool = False) -> Iterator[Any]:
 
 
 def _is_url(text: str) -> bool:
-    return urllib.parse.urlsplit(text).scheme in ("http", "https")
+    return bool(re.match("https?://", text, re.IGNORECASE))
 
 
 def sliding_windows(
@@ -166,8 +183,9 @@ def sliding_windows(
     """Windows of a clip's length, of frames that are read once.
 
     A window has the frames of a clip that begins with its first one, by the
-    rule of `clip`. Windows that overlap share the frames in memory: as many are
-    kept as a window spans.
+    rule of `clip`, and ends when the frame after its last one is shown: it
+    comes once that one is read. Windows that overlap share the frames in
+    memory: as many are kept as a window spans.
 
     The windows that the end of the video cuts off are replaced by one that
     ends with its last frame. A video that is shorter than a window is one
@@ -201,20 +219,42 @@ def sliding_windows(
     begun: collections.deque[int] = collections.deque()
     begins = _EverySpan(span) if stride is None else _EverySeconds(stride)
     total, newest = 0, -1
+    shown, step = 0.0, 0.0
+    # The start and the frames of a window that has all of them.
+    full: tuple[float, np.ndarray] | None = None
     for place, picture in enumerate(pictures):
         if not place:
             _check_bytes(name, span, picture.picture)
+        if full is not None:
+            yield Window(full[0], picture.seconds, full[1])
+            full = None
+        step, shown = picture.seconds - shown, picture.seconds
         ring.append(picture)
         total = place + 1
         if begins(place, picture.seconds):
             begun.append(place)
         if begun and begun[0] + span == total:
             newest = begun.popleft()
-            yield _window(ring, offsets, fps)
+            full = ring[0].seconds, _frames(ring, offsets)
+    # How long the last frame is shown nobody says.
+    end = shown + (1 / fps if fps > 0 else step)
+    if full is not None:
+        yield Window(full[0], end, full[1])
     if 0 < total < span:
-        yield _window(ring, _short(name, clip, total, fps), fps)
+        offsets = _short(name, clip, total, fps)
+        yield Window(ring[0].seconds, end, _frames(ring, offsets))
     elif begun and newest < total - span:
-        yield _window(ring, offsets, fps)
+        yield Window(ring[0].seconds, end, _frames(ring, offsets))
+
+
+def _check_window(settings: ClipInput) -> None:
+    size = settings.clip.num_frames * settings.crop_size**2 * 3
+    if size > _MAX_BYTES:
+        raise ValueError(
+            f"`window` must be of frames that take {_MAX_BYTES} bytes or less. "
+            f"Received: {settings.clip} of {settings.crop_size} pixels, {size} "
+            "bytes"
+        )
 
 
 def _check_bytes(name: str, span: int, picture: np.ndarray) -> None:
@@ -254,17 +294,11 @@ class _EverySeconds:
         return True
 
 
-def _window(
-    ring: collections.deque[TimedPicture], places: np.ndarray, fps: float
-) -> Window:
+def _frames(
+    ring: collections.deque[TimedPicture], places: np.ndarray
+) -> np.ndarray:
     pictures = list(ring)
-    first, last = pictures[0].seconds, pictures[-1].seconds
-    # How long the last frame is shown.
-    step = last - pictures[-2].seconds if len(pictures) > 1 else 0.0
-    if fps > 0:
-        step = 1 / fps
-    frames = np.stack([pictures[place].picture for place in places])
-    return Window(first, last + step, frames)
+    return np.stack([pictures[place].picture for place in places])
 
 
 def batches(

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -63,6 +64,8 @@ def fetch(
     backoff: float = 0.5,
     lock_timeout: float = 3600.0,
     max_bytes: int = 2**32,
+    time_limit: float = math.inf,
+    refused: tuple[str, ...] = (),
     progress: bool = True,
 ) -> str:
     """Downloads a file, unless it is there already.
@@ -79,7 +82,7 @@ def fetch(
         digest: `"sha256:"` or `"sha1:"` and the file's hash in hexadecimal,
             or its first 8 digits or more; `None` verifies nothing.
         timeout: Longest wait for the connection and between two pieces of
-            the answer, in seconds; the whole may take any time.
+            the answer, in seconds.
         retries: How many further tries there are without one that gets
             further than all before: after connection errors, time-outs,
             broken-off answers and the statuses 408, 429 and 5xx.
@@ -89,6 +92,9 @@ def fetch(
             same file, in seconds; -1 waits without end. A process that died
             is not waited for.
         max_bytes: Files larger than this are refused.
+        time_limit: Longest time of the whole, in seconds, but for headers that
+            come slowly. By default it may take any time.
+        refused: How the `Content-Type` of answers begins that are not the file.
         progress: Whether to show a progress bar, in MiB.
 
     Returns:
@@ -102,7 +108,17 @@ def fetch(
     """
     path = os.fspath(path)
     _check_arguments(url, digest)
-    download = _Download(url, path, digest, timeout, max_bytes, progress)
+    download = _Download(
+        url,
+        path,
+        digest,
+        timeout,
+        max_bytes,
+        progress,
+        refused,
+        time_limit,
+        time.monotonic() + time_limit,
+    )
     if not os.path.exists(path):
         try:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -219,6 +235,9 @@ class _Download:
     timeout: float
     max_bytes: int
     progress: bool
+    refused: tuple[str, ...]
+    time_limit: float
+    deadline: float
 
     @property
     def part(self) -> str:
@@ -233,6 +252,7 @@ class _Download:
         furthest = self._size()
         failures = 0
         while True:
+            self._check_time()
             try:
                 self._try()
                 break
@@ -300,6 +320,9 @@ class _Download:
                 self._discard()
                 raise _BrokenOff("the file has changed")
         elif status == 200:
+            kind = response.headers.get("Content-Type", "").lower()
+            if kind.startswith(self.refused):
+                raise self._error(f"the answer is of the type {kind}")
             start, total = 0, response.raw.length_remaining
             self._discard()
             self._remember(_validator(response))
@@ -327,7 +350,9 @@ class _Download:
         )
         with open(self.part, "ab") as file:
             try:
-                for chunk in response.raw.stream(_CHUNK, decode_content=False):
+                # Not `stream`, which waits until so many bytes are there.
+                while chunk := response.raw.read1(_CHUNK, decode_content=False):
+                    self._check_time()
                     size += len(chunk)
                     if size > self.max_bytes:
                         break
@@ -382,6 +407,12 @@ class _Download:
             self._discard()
             raise self._error(
                 f"it is larger than `max_bytes`, {self.max_bytes} bytes"
+            )
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise self._error(
+                f"it takes longer than `time_limit`, {self.time_limit:g} s"
             )
 
     def _error(self, why: str) -> DownloadError:

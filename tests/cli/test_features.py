@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
+from keras_nonlocal import export_saved_model
 from keras_nonlocal.prediction.features import extract_features
 from tests.cli import usage
 from tests.data import files
@@ -15,7 +16,9 @@ def root(tmp_path):
     """A video, a file that is none, and a network."""
     files.write(tmp_path / "a.mp4", files.moving(0, 60))
     (tmp_path / "text.mp4").write_text("not a video")
-    networks.tiny().save(tmp_path / "tiny.keras")
+    model = networks.tiny()
+    model.save(tmp_path / "tiny.keras")
+    export_saved_model(model, tmp_path / "served")
     return tmp_path
 
 
@@ -29,6 +32,7 @@ def test_features(root):
         (model, "--out=x.txt", a),
         (model, out, "--layer=rellu", a),
         (model, f"--out={root}/x.h5", a, text),
+        (f"--model={root / 'served'}", "--layers"),
     ]
     layers, written, *wrong = usage.run("features", uses)
     assert layers[0] == 0
@@ -53,6 +57,7 @@ def test_features(root):
         "must end with .npy or .h5",
         "as relu. Received: layer='rellu'",
         "must have {name} in it",
+        "exported models have no layers",
     )
     for (status, output), message in zip(wrong, messages, strict=True):
         assert status == 1 and message in output

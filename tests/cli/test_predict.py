@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
@@ -16,6 +17,8 @@ from tests.data import files
 from tests.prediction import networks
 
 NAMES = ("run", "sit", "walk")
+# Not UTF-8, and what would clear a terminal.
+ODD = "\udcff\x1b[2J.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +27,17 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("predict")
     whole = files.write(root / "a.mp4", files.moving(0, 60), g="10")
     files.write(root / "b.mp4", files.moving(1, 50))
-    files.cut(whole, root / "cut.mp4", 0.8)
+    files.cut(whole, root / "cut.mp4", 0.6)
     (root / "text.mp4").write_text("not a video")
+    files.write_folder(root / "frames", files.moving(2, 10))
     (root / "more").mkdir()
     shutil.copy(whole, root / "more" / "a.mkv")
+    shutil.copy(root / "b.mp4", root / ODD)
     model = networks.tiny()
+    clip = keras.Input((None, None, None, 3))
+    pooled = keras.layers.GlobalAveragePooling3D()(clip)
+    untold = keras.Model(clip, keras.layers.Dense(2, "softmax")(pooled))
+    untold.save(root / "untold.keras")
     about = {
         "class_names": NAMES,
         "clip": dataclasses.asdict(ClipSpec(4, 2)),
@@ -69,6 +78,7 @@ def refused(root):
         (model, "--batch_size=0", a): "--batch_size=0",
         (model, "--outputs=logit", a): "`outputs` must be None or 'softmax'",
         (model, f"--out={a}/x.json", a): "a.mp4",
+        (f"--model={root / 'untold.keras'}", a): "--window must be given",
     }
 
 
@@ -84,13 +94,14 @@ def said(root):
         (served, "--clips=3", "--top=2", a),
         (model, "--stride=0.5", "--window=3x4", *out, a, b),
         (served, "--stride=1", str(root / "cut.mp4")),
+        (model, "--stride=1", str(root / "frames"), str(root / ODD)),
     ]
     found = usage.run("predict", [*uses, *refused(root)])
     return found[: len(uses)], found[len(uses) :]
 
 
 def test_predict(root, said):
-    clips, three, windows, cut = said[0]
+    clips, three, windows, cut, odd = said[0]
     a, b, text = (str(root / f"{name}.mp4") for name in ("a", "b", "text"))
     network = networks.tiny()
     sizes = {"crop_size": 28, "short_side": 30}
@@ -123,6 +134,9 @@ def test_predict(root, said):
         assert str(root / "out" / path) in windows[1]
 
     assert cut[0] == 0 and "problem: early end" in cut[1]
+    # A folder whose rate is not known does not keep others from being read.
+    assert odd[0] == 1 and "frames: `fps` must say" in odd[1]
+    assert f"{root}/\\udcff\\x1b[2J.mp4\n" in odd[1] and "%" in odd[1]
 
 
 def test_says_what_is_wrong(root, said):

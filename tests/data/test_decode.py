@@ -389,6 +389,23 @@ def test_playlists_do_not_reach_the_network(tmp_path):
     assert requests == []
 
 
+def test_playlists_do_not_reach_other_files(video, tmp_path):
+    write(tmp_path / "a.ts", options=X264, num_frames=5)
+    os.mkfifo(tmp_path / "pipe.ts")
+    playlist = (
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST"
+    )
+    # To open the pipe would wait for ever.
+    for name, text in (
+        ("a.m3u8", playlist.format(f"file://{tmp_path}/a.ts")),
+        ("pipe.m3u8", playlist.format(f"file://{tmp_path}/pipe.ts")),
+        ("a.mp4", "ffconcat version 1.0\nfile a.ts\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(decode.VideoError, match="that name files are not"):
+            decode.scan(tmp_path / name)
+
+
 def test_limits(video, monkeypatch):
     with pytest.raises(decode.VideoError, match="pixels"):
         decode.read_frames(video, [0], short_side=2**13 + 1)

@@ -61,6 +61,13 @@ def test_a_run_is_its_network_with_what_was_exported(run):
     assert exported.name == "b" and exported.digest and not opened.digest
 
 
+def test_another_network_beside_an_export(run, tmp_path):
+    folder = shutil.copytree(run / "b", tmp_path / "b")
+    (folder / "model.keras").rename(folder / "other.keras")
+    opened = models.open_model(folder / "other.keras")
+    assert opened.class_names is None and opened.clip == ClipSpec(8, 8)
+
+
 def test_without_an_export_the_network_speaks_for_itself(run):
     opened = models.open_model(run / "a")
     assert opened.clip == ClipSpec(8, 8) and opened.crop_size == 112
@@ -123,6 +130,13 @@ def test_what_is_given_comes_before_what_the_model_says():
     assert models.clip_input(said).short_side == 28
     # Of another crop the model's short side says nothing.
     assert models.clip_input(said, crop_size=56).short_side == 64
+    with pytest.raises(ValueError, match="`crop_size` must be a whole"):
+        models.clip_input(said, crop_size="28")
+    one = keras.Input((4, 28, 28, 1))
+    model = keras.Model(one, keras.layers.ReLU()(one))
+    grey = models.OpenedModel(model, "grey", ClipSpec(4))
+    with pytest.raises(ValueError, match="3 channels. Received: 1"):
+        models.clip_input(grey)
     with pytest.raises(ValueError, match="`crop_size` must be given"):
         models.clip_input(models.as_opened(len), ClipSpec(4))
     assert models.as_opened(said) is said

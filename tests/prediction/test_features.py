@@ -1,6 +1,8 @@
 """Features of a video over time."""
 
+import gc
 import json
+import weakref
 
 import h5py
 import keras
@@ -17,6 +19,7 @@ from keras_nonlocal.prediction.features import extract_features
 from keras_nonlocal.prediction.features import write_features
 from keras_nonlocal.prediction.windows import open_windows
 from tests import checks
+from tests.prediction import networks
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +101,52 @@ def test_files(network, video, tmp_path, ending):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_h5_takes_the_space_of_what_is_in_it(tmp_path):
+    for size, bound in ((1 << 20, 4.3e6), (4, 2e4)):
+        values = np.ones((1, size), "float32")
+        found = features.Features(values, np.zeros((1, 2)), "x", None, {})
+        found.write(tmp_path / "a.h5")
+        assert (tmp_path / "a.h5").stat().st_size < bound
+
+
+def test_the_layer_must_have_one_output():
+    clip = keras.Input((4, 28, 28, 3))
+    shared = keras.layers.Dense(3, name="shared")
+    both = keras.layers.GRU(3, return_state=True, name="both")
+    x = shared(shared(clip))
+    x, state = both(keras.layers.Reshape((4, -1))(x))
+    model = keras.Model(clip, [x, state])
+    for layer, message in (
+        ("shared", "layer='shared', which gives 2"),
+        ("both", "layer='both', which gives 2"),
+        (None, "must be given for a model of several outputs"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            features._up_to(model, layer)
+    # What else calls a layer does not matter.
+    part, _ = features._up_to(keras.Model(clip, shared(clip)), "shared")
+    assert part.output_shape == (None, 4, 28, 28, 3)
+    mixed = keras.Model(clip, keras.ops.concatenate([clip, clip], axis=0))
+    with pytest.raises(ValueError, match="a row for each clip"):
+        extract(mixed, np.zeros((4, 32, 32, 3), "u1"), None, ClipSpec(4), fps=2)
+
+
+def test_a_part_is_made_once_and_goes_with_its_model():
+    model = networks.tiny()
+    part, _ = features._up_to(model, "relu")
+    assert features._up_to(model, "relu")[0] is part
+    seen = weakref.ref(model)
+    del model, part
+    gc.collect()
+    assert seen() is None
+
+
 def read(path):
     if path.suffix == ".h5":
         with h5py.File(path) as file:
             about = json.loads(file.attrs["about"])
             return file["features"][:], file["seconds"][:], about
-    about = json.loads(path.with_suffix(".json").read_text())
+    about = json.loads(path.with_name(f"{path.name}.json").read_text())
     return np.load(path), np.array(about.pop("seconds")), about
 
 

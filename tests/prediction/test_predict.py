@@ -1,7 +1,9 @@
 """Scores of a video over time."""
 
 import dataclasses
+import gc
 import itertools
+import weakref
 
 import keras
 import numpy as np
@@ -13,10 +15,12 @@ from keras_nonlocal import export_saved_model
 from keras_nonlocal.data.clips import ClipRequest
 from keras_nonlocal.data.clips import read_clip
 from keras_nonlocal.data.decode import VideoError
+from keras_nonlocal.evaluation import scoring
 from keras_nonlocal.evaluation.models import OpenedModel
 from keras_nonlocal.prediction.predict import predict_video
 from tests import checks
 from tests.data import files
+from tests.prediction import networks
 
 NAMES = ("run", "sit", "walk")
 
@@ -101,7 +105,7 @@ def test_every_form_of_a_video(network, timeline, video, tmp_path):
 
 
 def test_live(network):
-    """Of a camera each window is told before the next frame is taken."""
+    """Of a camera each window is told when the frame after it is taken."""
     told, taken = [], []
 
     def camera():
@@ -117,7 +121,7 @@ def test_live(network):
         network, camera(), None, 0.2, 1, batch_size=1, on_window=on_window
     )
     assert [round(10 * window.end) for window, _ in told] == [7, 9, 11]
-    assert [number for _, number in told] == [7, 9, 11]
+    assert [number for _, number in told] == [8, 10, 12]
     for (window, _), scores in zip(told, found.scores, strict=True):
         np.testing.assert_array_equal(window.scores, scores)
         (best,) = window.top
@@ -163,6 +167,69 @@ def test_shows_progress(network, video, capsys):
     frames = ((number / 5, np.zeros((32, 32, 3), "u1")) for number in range(60))
     predict(network, frames, progress=True)
     assert "12/Unknown" in capsys.readouterr().out
+    # Also one that is stopped ends its line.
+    predict(network, video, progress=True, on_window=stop_after(1))
+    assert capsys.readouterr().out.endswith("\n")
+
+
+def test_models_without_a_graph(network, video, timeline):
+    class Wrapped(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def call(self, clips, training=False):
+            return self.network(clips, training=training)
+
+    options = {"window": ClipSpec(4, 2), "crop_size": 28}
+    found = predict(Wrapped(), video, **options)
+    np.testing.assert_allclose(found.scores, timeline.scores, atol=1e-6)
+    other = keras.Model(network.input, {"a": network.output})
+    with pytest.raises(ValueError, match="must have one output"):
+        predict(other, video, **options, outputs="softmax")
+
+
+def test_numbers_and_names_of_numpy(video, tmp_path):
+    def scores(clips):
+        return np.full((len(clips), 2), 0.5)
+
+    found = predict(
+        scores,
+        video,
+        ClipSpec(4, fps=np.float32(12.5)),
+        np.float32(0.5),
+        crop_size=np.int64(28),
+        short_side=np.int64(32),
+        fps=np.float32(25),
+        class_names=np.array([7, 8]),
+    )
+    for ending in ("json", "csv", "srt"):
+        found.write(tmp_path / f"a.{ending}")
+    assert found.class_names == ("7", "8")
+    assert found.about["stride"] == 0.5 and found.about["begins"] == 0
+
+
+def test_a_wrong_guess_is_told():
+    def scores(clips):
+        first = clips.max() == 0
+        return np.full((len(clips), 2), 0.5 if first else 0.9)
+
+    frames = np.zeros((8, 32, 32, 3), "uint8")
+    frames[4:] = 1
+    with pytest.raises(ValueError, match="`outputs` was not .* for 'softmax'"):
+        predict(scores, frames, ClipSpec(4), crop_size=28, fps=2, batch_size=1)
+
+
+def test_a_model_is_traced_once_and_not_kept():
+    model = networks.tiny()
+    call = scoring.prediction(model)
+    assert scoring.prediction(model) is call
+    clips = np.zeros((2, 4, 28, 28, 3), "uint8")
+    np.testing.assert_allclose(call(clips), model(clips), atol=1e-6)
+    seen = weakref.ref(model)
+    del model
+    gc.collect()
+    assert seen() is None
 
 
 def test_says_what_is_wrong(network, video, tmp_path):

@@ -1,6 +1,7 @@
 """What is made of scores over time."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -55,6 +56,13 @@ def test_spans_of_windows_of_any_length(rng):
     assert (spans[1:, 0] >= spans[:-1, 1]).all()
 
 
+def test_windows_that_touch_are_one_segment_whatever_their_lengths():
+    seconds = np.array([[0, 1], [1, 4], [4, 4.5], [4.2, 4.9]])
+    scores = np.array([[0.75, 0.25]] * 4, "float32")
+    timeline = Timeline(seconds, scores, ("a", "b"))
+    assert parts(timeline) == [(0, 4.9, [0])]
+
+
 def test_means_and_the_best():
     timeline = make([0, 0, 2], top_count=2)
     np.testing.assert_allclose(timeline.mean(), [1.625 / 3, 0.125, 1 / 3])
@@ -93,6 +101,9 @@ def test_subtitles(tmp_path):
     # Shorter than a millisecond is a millisecond.
     make([0], span=1e-5).write_srt(tmp_path / "b.srt")
     assert "00:00:00,000 --> 00:00:00,001" in (tmp_path / "b.srt").read_text()
+    # A player's clock begins with the sound.
+    make([0], about={"begins": 1.5}).write_srt(tmp_path / "b.srt")
+    assert "00:00:01,500 --> 00:00:03,500" in (tmp_path / "b.srt").read_text()
 
 
 def test_tables(tmp_path):
@@ -105,9 +116,14 @@ def test_tables(tmp_path):
         ("2.000", "1", "2"),
         ("2.000", "2", "0"),
     ]
-    # No formula, and else the name as it is.
-    assert rows[0]["class_name"] == f"'{NAMES[1]}"
-    assert rows[2]["class_name"] == "$100\n\N{SNOWMAN} ?"
+    # No formula, and in one line.
+    assert rows[0]["class_name"] == """'=x,"<b>{\\an8} -->"""
+    assert rows[2]["class_name"] == "$100 \N{SNOWMAN} ?"
+    odd = dataclasses.replace(make([0]), class_names=("a\rb", "\t=1", "\r@"))
+    odd.write(tmp_path / "b.csv")
+    text = (tmp_path / "b.csv").read_bytes().decode()
+    names = [line.split(",")[4] for line in text.splitlines()[1:]]
+    assert names == ["a b", "'=1", "'@"]
     assert rows[2]["score"] == "0.750000"
 
 

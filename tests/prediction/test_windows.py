@@ -110,6 +110,19 @@ def pictures(count, side=1):
     )
 
 
+def test_windows_of_uneven_times_follow_each_other():
+    times = [0.0, 0.1, 0.3, 0.35, 0.8, 0.9, 1.3]
+    frame = np.zeros((32, 32, 3), "u1")
+    for clip in (ClipSpec(1), ClipSpec(2), ClipSpec(3)):
+        found = slide(iter([(7 + x, frame) for x in times]), clip)
+        inner = [w for w in found if w.end < 1.3]
+        assert [w.start for w in found[1:]][: len(inner)] == pytest.approx(
+            [w.end for w in inner][: len(found) - 1]
+        )
+        # Of the last frame the time of the one before is taken.
+        assert found[-1].end == pytest.approx(1.7)
+
+
 def test_what_the_end_cuts_off():
     def starts(count, clip, stride):
         found = windows.sliding_windows(pictures(count), clip, stride, 10.0)
@@ -151,6 +164,12 @@ def server(video):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
+            if self.path == "/live":
+                self.send_response(200)
+                kind = "multipart/x-mixed-replace; boundary=x"
+                self.send_header("Content-Type", kind)
+                self.end_headers()
+                return
             if self.path not in content:
                 self.send_error(404)
                 return
@@ -177,7 +196,11 @@ def server(video):
 def test_a_url_is_downloaded(server, video, monkeypatch, tmp_path):
     address, asked = server
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    found = slide(f"{address}/a%20b.mp4", ClipSpec(4, 2))
+    url = f"{address}/a%20b.mp4"
+    settings = ClipInput(ClipSpec(4, 2), 28, 32)
+    with open_windows(url, settings, time_limit=60.0) as opened:
+        found = list(opened.windows)
+        assert opened.name == url
     for window, other in zip(found, slide(video, ClipSpec(4, 2)), strict=True):
         np.testing.assert_array_equal(window.frames, other.frames)
     assert asked == ["/a%20b.mp4"]
@@ -185,6 +208,10 @@ def test_a_url_is_downloaded(server, video, monkeypatch, tmp_path):
     with pytest.raises(VideoError, match="list.m3u8") as error:
         slide(f"{address}/list.m3u8", ClipSpec(4, 2))
     assert asked[1:] == ["/list.m3u8"] and str(tmp_path) not in str(error.value)
+    with pytest.raises(VideoError, match="of the type multipart/x-mixed"):
+        slide(f"{address}/live", ClipSpec(4, 2))
+    with pytest.raises(VideoError, match="a.mp4: Invalid IPv6 URL"):
+        slide("http://[x/a.mp4", ClipSpec(4, 2))
     with pytest.raises(VideoError, match="404"):
         slide(f"{address}/absent.mp4", ClipSpec(4, 2))
     monkeypatch.setattr(windows, "MAX_DOWNLOAD", 1000)
@@ -203,5 +230,8 @@ def test_refuses_windows_that_do_not_fit_into_memory(video, monkeypatch):
     monkeypatch.setattr(windows, "_MAX_BYTES", 28 * 28 * 3 * 6)
     with pytest.raises(VideoError, match="the 7 frames of a window must take"):
         slide(video, ClipSpec(4, 2))
+    # Before there are so many places of frames.
+    with pytest.raises(ValueError, match="`window` must be of frames"):
+        slide(video, ClipSpec(10**12))
     with pytest.raises(ValueError, match="`batch_size` must be"):
         next(windows.batches([], 0))

@@ -370,6 +370,26 @@ def test_a_range_not_asked_for_is_refused(site, path):
     assert_fails(url, path, "206")
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_trickle_ends_with_the_time(site, path, framing):
+    headers = {"Content-Length": "1000"}
+    pieces = [b"x"] * 1000
+    if framing == "chunked":
+        headers = {"Transfer-Encoding": "chunked"}
+        pieces = [b"3e8\r\n", *pieces]
+    url = site.add(plain(headers, pieces, pause=0.02))
+    start = time.monotonic()
+    assert_fails(url, path, "longer than `time_limit`, 0.3 s", time_limit=0.3)
+    assert time.monotonic() - start < 3
+
+
+def test_pages_are_refused_at_once(site, path):
+    headers = {"Content-Type": "Text/HTML; charset=x", "Content-Length": "9"}
+    url = site.add(plain(headers, [b"x"]))
+    assert_fails(url, path, "of the type text/html", refused=("text/html",))
+    assert len(site.requests) == 1
+
+
 @pytest.mark.parametrize("begins", [True, False])
 def test_a_stalled_server_is_given_up(site, path, begins):
     def silent(handler):

@@ -13,7 +13,6 @@ import av
 import numpy as np
 
 from keras_nonlocal.data import decode
-from keras_nonlocal.data.decode import TimeLimitError
 from keras_nonlocal.data.decode import VideoError
 from keras_nonlocal.data.decode import VideoIndex
 
@@ -84,37 +83,45 @@ def read_frames(
     for number in sorted(clip.wanted):
         picture = os.path.join(folder, names[number])
         frame = _decode(picture)
-        _check_size(picture, frame, index)
+        _check_size(picture, frame, (index.height, index.width, index.rotation))
         clip.put(number, frame)
     return clip.frames
 
 
 def pictures(
     path: str | os.PathLike[str],
-) -> Iterator[av.VideoFrame | VideoError]:
+) -> tuple[int, Iterator[av.VideoFrame | VideoError]]:
     """Decodes the pictures of a folder one after the other.
 
     Args:
         path: The folder.
 
-    Yields:
-        For each of them the frame, or why it cannot be read.
+    Returns:
+        How many there are, and an iterator that gives for each of them the
+        frame or why it cannot be read, as that it has another size than the
+        first one that can; a `TimeLimitError` if a `time_limit` ends.
 
     Raises:
-        VideoError: As `scan`; `TimeLimitError` if a `time_limit` ends.
+        VideoError: As `scan`, but for pictures that cannot be read.
     """
-    names, index = _scan(*_key(path))
-    for number in range(names.count):
-        picture = os.path.join(os.fspath(path), names[number])
-        try:
-            frame = _decode(picture)
-            _check_size(picture, frame, index)
-        except TimeLimitError:
-            raise
-        except VideoError as error:
-            yield error
-        else:
-            yield frame
+    folder = os.fspath(path)
+    decode.path_status(folder)
+    names = _sequence(folder, _pictures(folder))
+
+    def each() -> Iterator[av.VideoFrame | VideoError]:
+        size = None
+        for number in range(names.count):
+            picture = os.path.join(folder, names[number])
+            try:
+                frame = _decode(picture)
+                size = size or decode.upright_size(frame)
+                _check_size(picture, frame, size)
+            except VideoError as error:
+                yield error
+            else:
+                yield frame
+
+    return names.count, each()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,12 +239,13 @@ def _decode_with(name: str, picture: str, content: bytes) -> av.VideoFrame:
     return frames[0]
 
 
-def _check_size(picture: str, frame: av.VideoFrame, index: VideoIndex) -> None:
+def _check_size(
+    picture: str, frame: av.VideoFrame, first: tuple[int, int, int]
+) -> None:
     height, width, rotation = decode.upright_size(frame)
-    expected = index.height, index.width, index.rotation
-    if (height, width, rotation) != expected:
+    if (height, width, rotation) != first:
         raise VideoError(
-            f"{picture}: all frames must be as the first, {index.width}x"
-            f"{index.height} pixels turned {index.rotation} times. Received: "
+            f"{picture}: all frames must be as the first, {first[1]}x"
+            f"{first[0]} pixels turned {first[2]} times. Received: "
             f"{width}x{height}, turned {rotation} times"
         )
