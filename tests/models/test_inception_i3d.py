@@ -123,7 +123,7 @@ def test_the_whole_network_against_numpy(rng):
     both = keras.Model(
         model.input, [model.get_layer("Mixed_5c").output, model.output]
     )
-    maps, scores = map(checks.numpy, both(clip))
+    maps, scores = checks.outputs(both, clip)
     np.testing.assert_allclose(maps, expected, atol=1e-5 * np.max(expected))
     np.testing.assert_allclose(scores, reference.scores(maps), atol=1e-6)
 
@@ -283,7 +283,9 @@ def test_known_and_unknown_sizes_agree(rng):
     known.set_weights(unknown.get_weights())
     clip = random_clip(rng)
     np.testing.assert_allclose(
-        unknown.predict(clip, verbose=0), checks.numpy(known(clip)), atol=1e-6
+        unknown.predict(clip, verbose=0),
+        checks.outputs(known, clip),
+        atol=1e-6,
     )
 
 
@@ -291,12 +293,12 @@ def test_without_top(rng):
     clip = random_clip(rng)
     maps = random_model(include_top=False)
     assert maps.output_shape == (None, None, None, None, 1024)
-    features = checks.numpy(maps(clip))
+    features = checks.outputs(maps, clip)
     for pooling, reduce in (("avg", np.mean), ("max", np.max)):
         pooled = InceptionI3D(include_top=False, pooling=pooling)
         pooled.set_weights(maps.get_weights())
         np.testing.assert_allclose(
-            checks.numpy(pooled(clip)),
+            checks.outputs(pooled, clip),
             reduce(features, (1, 2, 3)),
             atol=1e-5 * np.max(features),
         )
@@ -307,10 +309,13 @@ def test_preprocessing_is_in_the_model(rng):
     with_it = random_model()
     without = random_model(include_preprocessing=False)
     without.set_weights(with_it.get_weights())
-    scores = checks.numpy(with_it(clip))
+    scores = checks.outputs(with_it, clip)
     normalized = (clip / 127.5 - 1).astype("float32")
-    for same in (without(normalized), with_it(clip.astype("float32"))):
-        np.testing.assert_allclose(checks.numpy(same), scores, atol=1e-6)
+    for same in (
+        checks.outputs(without, normalized),
+        checks.outputs(with_it, clip.astype("float32")),
+    ):
+        np.testing.assert_allclose(same, scores, atol=1e-6)
 
 
 def test_variants_are_the_modalities():
@@ -335,7 +340,7 @@ def test_input_tensor(rng):
     model = InceptionI3D(input_tensor=rgb, classes=CLASSES)
     assert model.input_shape == (None, None, 38, 33, 6)
     clip = random_clip(rng, (1, 9, 38, 33, 6))
-    assert checks.numpy(model(clip)).shape == (1, CLASSES)
+    assert checks.outputs(model, clip).shape == (1, CLASSES)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -346,12 +351,10 @@ def test_mixed_precision(policy, rng):
     half = InceptionI3D(classes=CLASSES)
     half.set_weights(full.get_weights())
     assert half.get_layer("Mixed_5c").compute_dtype == policy[6:]
-    scores = half(clip)
+    scores = checks.outputs(half, clip)
     assert keras.backend.standardize_dtype(scores.dtype) == "float32"
     limit = 1e-3 if policy == "mixed_float16" else 1e-2
-    np.testing.assert_allclose(
-        checks.numpy(scores), checks.numpy(full(clip)), atol=limit
-    )
+    np.testing.assert_allclose(scores, checks.outputs(full, clip), atol=limit)
 
 
 def test_keras_file_round_trip(rng, tmp_path):
@@ -359,7 +362,7 @@ def test_keras_file_round_trip(rng, tmp_path):
     model.save(tmp_path / "model.keras")
     reloaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(
-        checks.numpy(reloaded(clip)), checks.numpy(model(clip))
+        checks.outputs(reloaded, clip), checks.outputs(model, clip)
     )
     assert [x.name for x in reloaded.layers] == [x.name for x in model.layers]
 
@@ -378,9 +381,11 @@ def test_classifier(rng):
     scores = random_model()
     scores.set_weights(model.get_weights())
     clip = random_clip(rng)
-    logits = checks.numpy(model(clip))
+    logits = checks.outputs(model, clip)
     expected = np.exp(logits) / np.exp(logits).sum()
-    np.testing.assert_allclose(checks.numpy(scores(clip)), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        checks.outputs(scores, clip), expected, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_eight_arguments_in_the_order_of_keras_applications():
 def test_any_size_and_length(rng):
     model = small()
     for shape in ((1, 8, 40, 48, 3), (2, 5, 64, 33, 3)):
-        scores = checks.numpy(model(random_clip(rng, shape)))
+        scores = checks.outputs(model, random_clip(rng, shape))
         assert scores.shape == (shape[0], 5)
         np.testing.assert_allclose(scores.sum(-1), 1, rtol=1e-5)
 
@@ -84,13 +84,13 @@ def test_without_top(rng):
     clip = random_clip(rng)
     maps = ResNet3D(SMALL, include_top=False)
     assert maps.output_shape == (None, None, None, None, 128)
-    features = checks.numpy(maps(clip))
+    features = checks.outputs(maps, clip)
     assert features.shape == (2, 4, 2, 2, 128)
     for pooling, reduce in (("avg", np.mean), ("max", np.max)):
         pooled = ResNet3D(SMALL, include_top=False, pooling=pooling)
         pooled.set_weights(maps.get_weights())
         np.testing.assert_allclose(
-            checks.numpy(pooled(clip)), reduce(features, (1, 2, 3)), atol=1e-5
+            checks.outputs(pooled, clip), reduce(features, (1, 2, 3)), atol=1e-5
         )
 
 
@@ -109,13 +109,13 @@ def test_preprocessing_is_in_the_model(rng):
     without.set_weights(with_it.get_weights())
     normalized = ((clip - 114.75) / 57.375).astype("float32")
     np.testing.assert_allclose(
-        checks.numpy(with_it(clip)),
-        checks.numpy(without(normalized)),
+        checks.outputs(with_it, clip),
+        checks.outputs(without, normalized),
         atol=1e-5,
     )
     np.testing.assert_allclose(
-        checks.numpy(with_it(clip)),
-        checks.numpy(with_it(clip.astype("float32"))),
+        checks.outputs(with_it, clip),
+        checks.outputs(with_it, clip.astype("float32")),
         atol=1e-6,
     )
 
@@ -193,16 +193,13 @@ def test_mixed_precision(policy, rng):
     half = small()
     half.set_weights(full.get_weights())
     assert half.get_layer("nonlocal_res3_1").compute_dtype == policy[6:]
-    scores = half(clip)
+    scores = checks.outputs(half, clip)
     assert keras.backend.standardize_dtype(scores.dtype) == "float32"
     layer = "res5_1"
     ours, theirs = (
-        checks.numpy(
-            keras.ops.cast(
-                keras.Model(m.input, m.get_layer(layer).output)(clip),
-                "float32",
-            )
-        )
+        checks.outputs(
+            keras.Model(m.input, m.get_layer(layer).output), clip
+        ).astype("float32")
         for m in (half, full)
     )
     limit = 0.01 if policy == "mixed_float16" else 0.08
@@ -214,7 +211,7 @@ def test_keras_file_round_trip(rng, tmp_path):
     model.save(tmp_path / "model.keras")
     reloaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(
-        checks.numpy(reloaded(clip)), checks.numpy(model(clip))
+        checks.outputs(reloaded, clip), checks.outputs(model, clip)
     )
     assert [x.name for x in reloaded.layers] == [x.name for x in model.layers]
 
@@ -267,7 +264,9 @@ def test_mean_and_std_of_the_variant_are_used(rng):
     clip = random_clip(rng)
     normalized = ((clip - np.array(mean)) / np.array(std)).astype("float32")
     np.testing.assert_allclose(
-        checks.numpy(model(clip)), checks.numpy(plain(normalized)), atol=1e-6
+        checks.outputs(model, clip),
+        checks.outputs(plain, normalized),
+        atol=1e-6,
     )
 
 
@@ -283,10 +282,10 @@ def test_dropout_stands_before_the_classifier(rng):
     np.testing.assert_array_equal(checks.numpy(features(x)), x)
     names = [layer.name for layer in model.layers]
     assert names[-3:] == ["dropout", "logits", "predictions"]
-    assert checks.numpy(model(clip)).shape == (2, 5)
+    assert checks.outputs(model, clip).shape == (2, 5)
 
 
 def test_a_training_size_below_one_position_of_res5(rng):
     variant = dataclasses.replace(SMALL, crop_size=16)
-    scores = checks.numpy(ResNet3D(variant, classes=5)(random_clip(rng)))
+    scores = checks.outputs(ResNet3D(variant, classes=5), random_clip(rng))
     np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)
