@@ -29,7 +29,7 @@ def endless(tmp_path):
         for _ in range(1000):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    path.write_bytes(part.read_bytes() * 900)
+    path.write_bytes(part.read_bytes() * 990)
     return path
 
 
@@ -100,7 +100,7 @@ def test_fit_completes_and_names_every_bad_file(
         crop_size=16,
         short_side=(16, 20),
         num_workers=num_workers,
-        time_limit=4.0,
+        time_limit=2.0,
         skips=skips,
     )
     model = keras.Sequential(
