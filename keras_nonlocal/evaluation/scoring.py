@@ -264,8 +264,11 @@ def _traced(
     import tensorflow as tf
 
     # `predict` may compile anew for each size, and whole frames have many.
-    return tf.function(
-        lambda clips: model()(clips, training=False),  # type: ignore[misc]
-        reduce_retracing=True,
-        jit_compile=False,
-    )
+    @tf.function(reduce_retracing=True, jit_compile=False)
+    def call(clips: tf.Tensor) -> tf.Tensor:
+        found = model()
+        if found is None:
+            raise ReferenceError("The model that was to be called is gone.")
+        return found(clips, training=False)
+
+    return call
