@@ -72,6 +72,7 @@ def training_curves(
                 linewidth=2,
                 label=f"{name}, held out",
             )
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.set_xlabel("epoch")
         panel.set_ylabel(metric)
         panel.grid(alpha=0.3)
