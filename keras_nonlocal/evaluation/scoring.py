@@ -264,7 +264,8 @@ def _traced(
     import tensorflow as tf
 
     # `predict` may compile anew for each size, and whole frames have many.
-    @tf.function(reduce_retracing=True, jit_compile=False)
+    # There is no control flow of tensors for AutoGraph to convert.
+    @tf.function(autograph=False, reduce_retracing=True, jit_compile=False)
     def call(clips: tf.Tensor) -> tf.Tensor:
         found = model()
         if found is None:
