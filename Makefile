@@ -143,7 +143,7 @@ clean:
 .venv/oldest/ready: $(SOURCES) requirements/oldest.txt
 	$(make_venv)
 	.venv/oldest/bin/python -m pip install --quiet \
-	    -c requirements/oldest.txt -e '.[plot]' pytest
+	    -c requirements/oldest.txt -e '.[coco,plot]' pytest
 	$(call add_real_weights,$@)
 	touch $@
 
