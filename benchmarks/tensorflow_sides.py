@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from benchmarks import inputs
-from keras_nonlocal.export import export_saved_model
+from keras_nonlocal.export.clips import export_saved_model
 from keras_nonlocal.models.folding import fold_batch_norm
 from keras_nonlocal.models.macs import count_macs
 from keras_nonlocal.models.rematerialization import rematerialize

@@ -66,7 +66,7 @@ REFERENCE = {
         ("visualization",),
         ("visualization.grad_cam.GradCam",),
     ),
-    "export": ("Export", ("export",), ("export.read_about",)),
+    "export": ("Export", ("export",), ("export.saved_model.read_about",)),
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 

@@ -74,7 +74,7 @@ _ON_USE = {
     "camera": "data.frame_stream",
     "clip_dataset": "data.pipeline",
     "evaluate": "evaluation.evaluate",
-    "export_saved_model": "export",
+    "export_saved_model": "export.clips",
     "extract_features": "prediction.features",
     "grad_cam": "visualization.grad_cam",
     "grad_cam_strip": "visualization.attention_figures",

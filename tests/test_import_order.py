@@ -4,7 +4,15 @@ import ast
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "keras_nonlocal"
-_JOINING = {"ops", "layers", "models", "weights", "data", "metrics"}
+_JOINING = {
+    "ops",
+    "layers",
+    "models",
+    "weights",
+    "data",
+    "metrics",
+    "detection",
+}
 _SIDE = {"training", "evaluation", "prediction", "visualization", "export"}
 MAY_IMPORT = {
     "ops": set(),
@@ -19,7 +27,7 @@ MAY_IMPORT = {
     "prediction": _JOINING | _SIDE,
     "visualization": _JOINING | _SIDE,
     "export": _JOINING | _SIDE,
-    "cli": _JOINING | _SIDE | {"detection"},
+    "cli": _JOINING | _SIDE,
 }
 # What keras.ops has no equal for: a fused kernel, a loop of one step at a time.
 TENSORFLOW_BELOW_DATA = {"ops/chunks.py", "ops/normalization.py"}
@@ -44,6 +52,7 @@ ONLY_IN = {
     },
     "PIL": {"visualization/media.py"},
     "pyarrow": {"data/readers/table.py"},
+    "pycocotools": {"data/coco_masks.py", "evaluation/coco.py"},
     "tensorflow_io": {"data/decoders/tensorflow_io.py"},
 }
 

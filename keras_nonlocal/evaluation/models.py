@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_nonlocal.data.sampling import ClipSpec
 from keras_nonlocal.evaluation.views import published_clip
-from keras_nonlocal.export import read_about
+from keras_nonlocal.export.saved_model import read_about
 from keras_nonlocal.layers.network_record import NetworkRecord
 from keras_nonlocal.models import labels
 from keras_nonlocal.models.inception_i3d import InceptionI3D

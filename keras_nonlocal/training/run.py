@@ -17,7 +17,7 @@ from keras_nonlocal.data.decode import VideoError
 from keras_nonlocal.data.pipeline import TIME_LIMIT
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.evaluation.views import score_video
-from keras_nonlocal.export import export_saved_model
+from keras_nonlocal.export.clips import export_saved_model
 from keras_nonlocal.models.variants import Variant
 from keras_nonlocal.training.config import TrainConfig
 from keras_nonlocal.training.distribution import find_devices

@@ -11,7 +11,7 @@ import keras
 import pytest
 
 from keras_nonlocal import make_relation_dataset
-from keras_nonlocal.export import read_about
+from keras_nonlocal.export.saved_model import read_about
 from tests.cli import usage
 
 _RECIPE = (

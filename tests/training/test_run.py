@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_nonlocal import Variant
 from keras_nonlocal import VideoList
-from keras_nonlocal.export import read_about
+from keras_nonlocal.export.saved_model import read_about
 from keras_nonlocal.training.run import run
 
 TINY = Variant(depth=26, width=4, num_nonlocal=1, stem="stride1")

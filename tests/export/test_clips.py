@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_nonlocal import export
+from keras_nonlocal.export import clips as export
+from keras_nonlocal.export import saved_model
 from tests.models.test_resnet3d import SMALL
 from tests.models.test_resnet3d import random_clip
 from tests.models.test_resnet3d import small
@@ -35,8 +36,8 @@ def test_a_fresh_process_serves_any_size(rng, tmp_path):
     model = small()
     export.export_saved_model(model, tmp_path / "served", ABOUT)
     shapes = [(1, 8, 48, 48, 3), (3, 8, 48, 48, 3), (2, 11, 40, 64, 3)]
-    clips = {f"clip{i}": random_clip(rng, s) for i, s in enumerate(shapes)}
-    np.savez(tmp_path / "clips.npz", **clips)
+    arrays = {f"clip{i}": random_clip(rng, s) for i, s in enumerate(shapes)}
+    np.savez(tmp_path / "clips.npz", **arrays)
     subprocess.run(
         [sys.executable, "-c", FRESH]
         + [str(tmp_path / x) for x in ("served", "clips.npz", "scores.npz")],
@@ -45,7 +46,7 @@ def test_a_fresh_process_serves_any_size(rng, tmp_path):
         env={"TF_CPP_MIN_LOG_LEVEL": "3", "PATH": ""},
     )
     served = np.load(tmp_path / "scores.npz")
-    for name, clip in clips.items():
+    for name, clip in arrays.items():
         expected = np.asarray(model(clip))
         np.testing.assert_allclose(served[name], expected, atol=1e-5)
         assert np.std(expected) > 1e-3
@@ -67,9 +68,9 @@ def test_too_small_a_clip_is_an_error_not_a_nan(tmp_path, rng):
 
 def test_about_is_kept(tmp_path):
     export.export_saved_model(small(), tmp_path / "served", ABOUT)
-    assert export.read_about(tmp_path / "served") == ABOUT
+    assert saved_model.read_about(tmp_path / "served") == ABOUT
     with pytest.raises(ValueError, match=r"assets\.extra"):
-        export.read_about(tmp_path)
+        saved_model.read_about(tmp_path)
 
 
 def test_does_not_overwrite_unless_told(tmp_path):
@@ -115,7 +116,7 @@ def test_frozen_graph(tmp_path, rng):
     """Any size, the same scores; neither variables nor norms."""
     model = small()
     export.export_saved_model(model, tmp_path / "served", ABOUT, frozen=True)
-    assert export.read_about(tmp_path / "served") == ABOUT
+    assert saved_model.read_about(tmp_path / "served") == ABOUT
     serve = tf.saved_model.load(str(tmp_path / "served")).signatures[
         "serving_default"
     ]

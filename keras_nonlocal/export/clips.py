@@ -1,21 +1,17 @@
-"""SavedModels that serve without this package."""
+"""SavedModels of networks that take clips."""
 
-import json
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_nonlocal.export.saved_model import writing
 from keras_nonlocal.layers.preprocessing import ClipNormalization
 from keras_nonlocal.models.folding import fold_batch_norm
 
-# TensorFlow Serving leaves files of this folder alone.
-_ABOUT = "assets.extra/model.json"
 _TOLERANCE = 1e-5
 # Of the largest score, for a frozen graph of half precision: folded kernels are
 # rounded anew, and operations that run as one round once.
@@ -57,42 +53,14 @@ def export_saved_model(
             written differs from the model, or if the weights are too large
             (2 GiB) for constants.
     """
-    path = pathlib.Path(path)
     if not any(isinstance(layer, ClipNormalization) for layer in model.layers):
         raise ValueError(
             "The serving signature takes RGB in 0..255: build the model with "
             f"include_preprocessing=True. Received: model {model.name!r}"
         )
-    if path.is_file():
-        raise FileExistsError(f"{path} is a file; name a folder")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; pass overwrite=True to replace")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        written = pathlib.Path(folder) / "saved_model"
+    with writing(path, about, overwrite) as written:
         _write(model, written, frozen)
-        about_file = written / _ABOUT
-        about_file.parent.mkdir(exist_ok=True)
-        about_file.write_text(json.dumps(about or {}, indent=1))
         _verify(model, written, frozen)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(written, path)
-
-
-def read_about(path: str | os.PathLike[str]) -> dict:
-    """What `export_saved_model` was given as `about`.
-
-    Raises:
-        ValueError: If the folder is not such an export.
-    """
-    file = pathlib.Path(path) / _ABOUT
-    if not file.is_file():
-        raise ValueError(
-            f"{os.fspath(path)!r} is not a folder that export_saved_model "
-            f"wrote: it has no {_ABOUT}."
-        )
-    return json.loads(file.read_text())
 
 
 def _write(model: keras.Model, path: pathlib.Path, frozen: bool) -> None:

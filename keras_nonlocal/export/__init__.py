@@ -1,0 +1,1 @@
+"""SavedModels that serve without this package."""
