@@ -14,6 +14,12 @@ from keras_nonlocal.data.decode import VideoError
 _ENOUGH_CLIPS = 100
 # A file that took too long so often is not tried again.
 _CHANCES = 2
+# What files are called, by what is read of them.
+_FILES = {"clip": "a video", "image": "an image"}
+_ADVICE = {
+    "clip": ". `python -m keras_nonlocal.cli.audit` lists what is wrong with "
+    "a data set"
+}
 
 
 class TooManySkipsError(ValueError):
@@ -29,6 +35,8 @@ class SkipLog:
     Args:
         max_share: Share of skipped clips, in (0, 1], above which `add` raises
             `TooManySkipsError`, from 100 clips on.
+        unit: What is counted, for messages and `summary`: `"clip"`, or
+            `"image"` where everything here that speaks of clips means images.
 
     >>> skips = SkipLog()
     >>> skips.add("broken.mp4", ValueError("broken.mp4: no video stream"))
@@ -36,13 +44,19 @@ class SkipLog:
     (1, {'broken.mp4': 'broken.mp4: no video stream'})
     """
 
-    def __init__(self, max_share: float = 1.0) -> None:
+    def __init__(self, max_share: float = 1.0, unit: str = "clip") -> None:
         if not 0 < max_share <= 1:
             raise ValueError(
                 "`max_share` must be above 0 and at most 1. "
                 f"Received: max_share={max_share!r}"
             )
+        if unit not in _FILES:
+            raise ValueError(
+                f"`unit` must be one of {tuple(_FILES)}. "
+                f"Received: unit={unit!r}"
+            )
         self.max_share = max_share
+        self.unit = unit
         self._lock = threading.Lock()
         self._read = 0
         self._skipped = 0
@@ -66,14 +80,13 @@ class SkipLog:
             total = self._skipped + self._read
             share = self._skipped / total
         if is_new:
-            logging.warning("Skipped a video. %s", error)
+            logging.warning("Skipped %s. %s", _FILES[self.unit], error)
         if total >= _ENOUGH_CLIPS and share > self.max_share:
             self.fail(
-                f"At most {self.max_share:.0%} of the clips may be skipped. "
-                f"Received: {self._skipped} of {total} could not be read, of "
-                f"{len(self._reasons)} files, the last because of: {error}. "
-                "`python -m keras_nonlocal.cli.audit` lists what is wrong "
-                "with a data set"
+                f"At most {self.max_share:.0%} of the {self.unit}s may be "
+                f"skipped. Received: {self._skipped} of {total} could not be "
+                f"read, of {len(self._reasons)} files, the last because of: "
+                f"{error}{_ADVICE.get(self.unit, '')}"
             )
 
     def fail(self, message: str) -> NoReturn:
@@ -139,9 +152,9 @@ class SkipLog:
         """
         with self._lock:
             return {
-                "clips_read": self._read,
-                "clips_skipped": self._skipped,
-                "clips_slow": sum(self._slow.values()),
+                f"{self.unit}s_read": self._read,
+                f"{self.unit}s_skipped": self._skipped,
+                f"{self.unit}s_slow": sum(self._slow.values()),
                 "skipped": dict(self._reasons),
                 "damaged": dict(self._damaged),
             }

@@ -52,6 +52,18 @@ def test_too_many_skips_end_the_run():
     assert "11 of 102" in skips.failure
 
 
+def test_counts_images():
+    skips = SkipLog(max_share=0.5, unit="image")
+    skips.add_read("good.jpg")
+    skips.add("bad.jpg", ValueError("bad.jpg: damaged"))
+    summary = skips.summary()
+    assert (summary["images_read"], summary["images_skipped"]) == (1, 1)
+    with pytest.raises(TooManySkipsError, match="At most 50% of the images"):
+        for _ in range(module._ENOUGH_CLIPS):
+            skips.add("bad.jpg", ValueError("bad.jpg: damaged"))
+    assert "cli.audit" not in skips.failure
+
+
 def test_by_default_no_share_is_too_large():
     skips = SkipLog()
     for _ in range(2 * module._ENOUGH_CLIPS):
@@ -85,6 +97,11 @@ def test_skip_log_counts_from_many_threads():
 def test_refuses(share):
     with pytest.raises(ValueError, match="`max_share` must be above 0"):
         SkipLog(max_share=share)
+
+
+def test_refuses_units_that_are_not_known():
+    with pytest.raises(ValueError, match="`unit` must be one of"):
+        SkipLog(unit="frame")
 
 
 def test_saves_names_that_are_no_text(tmp_path, monkeypatch):
