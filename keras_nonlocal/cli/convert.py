@@ -20,6 +20,7 @@ from absl import flags
 
 from keras_nonlocal.cli import show_own_notes_only
 from keras_nonlocal.models.applications import describe
+from keras_nonlocal.models.detector_variants import DETECTOR_VARIANTS
 from keras_nonlocal.models.inception_i3d import INCEPTION_VARIANTS
 from keras_nonlocal.models.resnet2d import IMAGE_VARIANTS
 from keras_nonlocal.models.variants import VARIANTS
@@ -27,7 +28,6 @@ from keras_nonlocal.weights import catalogue
 from keras_nonlocal.weights import lookup
 from keras_nonlocal.weights.content import CheckpointFile
 from keras_nonlocal.weights.convert import convert
-from keras_nonlocal.weights.files import open_checkpoint
 from keras_nonlocal.weights.flags import shown
 from keras_nonlocal.weights.load import LoadReport
 
@@ -37,10 +37,27 @@ flags.DEFINE_string("network", None, "Name of the network that SRC is of.")
 flags.DEFINE_multi_string(
     "set", [], "field=value of the network that differ; may be repeated."
 )
+flags.DEFINE_float(
+    "epsilon",
+    None,
+    "What the network of SRC adds to the variance in batch norm, where that is "
+    "not 1e-5.",
+)
+flags.DEFINE_bool(
+    "bgr",
+    None,
+    "Whether the network of SRC takes blue, green, red, where SRC does not "
+    "tell.",
+)
 flags.DEFINE_string("report", None, "JSON file to write the report to.")
 flags.DEFINE_bool("list", False, "Print the catalogue.")
 
-NETWORKS: dict[str, Any] = {**VARIANTS, **IMAGE_VARIANTS, **INCEPTION_VARIANTS}
+NETWORKS: dict[str, Any] = {
+    **VARIANTS,
+    **IMAGE_VARIANTS,
+    **INCEPTION_VARIANTS,
+    **DETECTOR_VARIANTS,
+}
 
 
 def main(argv: list[str]) -> None:
@@ -60,7 +77,7 @@ def main(argv: list[str]) -> None:
     if entry is not None:
         about = {"entry": entry.name, "licence": entry.licence}
     try:
-        checkpoint = open_checkpoint(source)
+        checkpoint = _told(lookup.open_published(source, entry))
         network = _network(checkpoint, entry)
         report = convert(checkpoint, destination, network, about)
     except (OSError, ValueError) as error:
@@ -89,6 +106,14 @@ def _entry(source: str) -> catalogue.WeightsEntry | None:
     return catalogue.CATALOGUE[name]
 
 
+def _told(checkpoint: CheckpointFile) -> CheckpointFile:
+    """A file, with what the flags say of it."""
+    told = {"epsilon": FLAGS.epsilon, "is_bgr": FLAGS.bgr}
+    return dataclasses.replace(
+        checkpoint, **{k: v for k, v in told.items() if v is not None}
+    )
+
+
 def _network(
     checkpoint: CheckpointFile, entry: catalogue.WeightsEntry | None
 ) -> Any:
@@ -111,9 +136,21 @@ def _network(
         )
     changes = dict(_parse(text) for text in FLAGS.set)
     try:
-        return dataclasses.replace(NETWORKS[FLAGS.network], **changes)
-    except (TypeError, ValueError) as error:
+        return _changed(NETWORKS[FLAGS.network], changes)
+    except (AttributeError, TypeError, ValueError) as error:
         raise app.UsageError(f"--set: {error}") from error
+
+
+def _changed(network: Any, changes: dict[str, Any]) -> Any:
+    """A network with other fields; `trunk.width` is one of its trunk."""
+    inner = {
+        name.removeprefix("trunk."): changes.pop(name)
+        for name in list(changes)
+        if name.startswith("trunk.")
+    }
+    if inner:
+        changes["trunk"] = dataclasses.replace(network.trunk, **inner)
+    return dataclasses.replace(network, **changes)
 
 
 def _parse(text: str) -> tuple[str, Any]:

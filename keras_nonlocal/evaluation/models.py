@@ -133,7 +133,7 @@ def as_opened(model: Any) -> OpenedModel:
 def describe(model: keras.Model) -> OpenedModel:
     """A Keras model, with what a network of this package says of itself."""
     records = [x for x in model.layers if isinstance(x, NetworkRecord)]
-    training = records[0].training if records else {}
+    training = records[0].trained_with if records else {}
     if "num_frames" not in training:
         return OpenedModel(model, model.name)
     clip = ClipSpec(training["num_frames"], training["sampling_rate"])

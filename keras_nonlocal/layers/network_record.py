@@ -32,7 +32,8 @@ class NetworkRecord(keras.layers.Layer):
         super().__init__(**kwargs)
         # By way of JSON: tuples become lists, as in what is read back.
         self.network = json.loads(json.dumps(network))
-        self.training = json.loads(json.dumps(training or {}))
+        # PyTorch's modules have a `training` of their own.
+        self.trained_with = json.loads(json.dumps(training or {}))
 
     def call(self, inputs):
         return inputs
@@ -41,7 +42,7 @@ class NetworkRecord(keras.layers.Layer):
         return input_shape
 
     def save_own_variables(self, store):
-        text = json.dumps({**self.network, **self.training})
+        text = json.dumps({**self.network, **self.trained_with})
         store[_KEY] = np.frombuffer(text.encode(), "uint8")
 
     def load_own_variables(self, store):
@@ -49,8 +50,9 @@ class NetworkRecord(keras.layers.Layer):
         if _KEY not in store.keys():
             return
         found = json.loads(np.asarray(store[_KEY]).tobytes())
-        found = {key: found.get(key) for key in self.network}
-        if found != self.network:
+        # A field that came later is not in files of before.
+        found = {key: found[key] for key in self.network if key in found}
+        if found != {key: self.network[key] for key in found}:
             raise ValueError(
                 f"The weights are of another network, {found}; this one is "
                 f"{self.network}."
@@ -60,5 +62,5 @@ class NetworkRecord(keras.layers.Layer):
         return {
             **super().get_config(),
             "network": self.network,
-            "training": self.training,
+            "training": self.trained_with,
         }

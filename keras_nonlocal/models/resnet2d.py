@@ -7,12 +7,18 @@ from keras import layers
 
 from keras_nonlocal.layers.batch_norm import NORMS
 from keras_nonlocal.layers.batch_norm import make_norm
+from keras_nonlocal.layers.non_local import SUB_SAMPLES
 from keras_nonlocal.layers.non_local import NonLocal
 from keras_nonlocal.layers.preprocessing import ClipNormalization
 from keras_nonlocal.models import applications
 from keras_nonlocal.models.variants import STAGES
 
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BLOCKS = {
+    26: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 _NONLOCAL_NORMS = (*NORMS, None)
 
 
@@ -23,9 +29,9 @@ class ImageVariant:
     The defaults are torchvision's networks.
 
     Attributes:
-        depth: 50, 101 or 152.
+        depth: 50, 101 or 152; 26 has two blocks a stage.
         groups: Groups of the 3x3 convolutions; 32 for ResNeXt.
-        group_width: Channels of a group in res2.
+        group_width: Channels of a group in res2, at width 64.
         stride_in_1x1: Whether the first 1x1 convolution of a stage has its
             stride (the original ResNets, Detectron's R-50 and R-101,
             `keras.applications`) or the 3x3 one.
@@ -36,6 +42,9 @@ class ImageVariant:
         norm: `"batch"`, `"sync_batch"` or `"affine"`, for the whole trunk.
         mean: Subtracted from RGB in 0..255.
         std: RGB is divided by it.
+        width: Channels of conv1; all others follow.
+        use_scale: As `NonLocal`.
+        sub_sample: As `NonLocal`.
     """
 
     depth: int = 50
@@ -47,6 +56,9 @@ class ImageVariant:
     norm: str = "batch"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    width: int = 64
+    use_scale: bool = True
+    sub_sample: str | None = "input"
 
     def __post_init__(self) -> None:
         allowed: dict[str, tuple] = {
@@ -55,6 +67,8 @@ class ImageVariant:
             "num_nonlocal": (0, 1),
             "nonlocal_norm": _NONLOCAL_NORMS,
             "norm": NORMS,
+            "use_scale": (False, True),
+            "sub_sample": SUB_SAMPLES,
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -62,11 +76,28 @@ class ImageVariant:
                     f"ImageVariant: `{name}` must be one of {values}. "
                     f"Received: {getattr(self, name)!r}"
                 )
+        if not isinstance(self.width, int) or self.width < 1:
+            raise ValueError(
+                "ImageVariant: `width` must be a positive integer. "
+                f"Received: {self.width!r}"
+            )
+        if self.group_width * self.width % 64:
+            raise ValueError(
+                "ImageVariant: a group of the 3x3 convolutions of res2 has "
+                "`group_width * width / 64` channels, which must be a whole "
+                f"number. Received: group_width={self.group_width}, "
+                f"width={self.width}"
+            )
 
     @property
     def blocks(self) -> dict[str, int]:
         """Number of residual blocks of each stage."""
         return dict(zip(STAGES, BLOCKS[self.depth], strict=True))
+
+    @property
+    def inner_width(self) -> int:
+        """Channels of the 3x3 convolutions of res2."""
+        return self.groups * self.group_width * self.width // 64
 
 
 IMAGE_VARIANTS: dict[str, ImageVariant] = {
@@ -148,7 +179,7 @@ def ResNet2D(
     x = inputs
     if include_preprocessing:
         x = ClipNormalization(variant.mean, variant.std, name="normalize")(x)
-    x = _trunk(applications.record(x, variant), variant)
+    x = trunk_stages(applications.record(x, variant), variant)["res5"]
     if include_top:
         x = _head(x, classes, classifier_activation)
     else:
@@ -167,29 +198,44 @@ def _check_shape(shape):
         )
 
 
-def _trunk(x, variant):
-    """conv1 to res5."""
-    x = _conv(x, variant, 64, 7, 2, name="conv1")
+def trunk_stages(x, variant):
+    """conv1 to res5, as layers of a functional model.
+
+    Args:
+        x: Keras tensor `(batch, H, W, 3)`, normalised.
+        variant: An `ImageVariant`.
+
+    Returns:
+        A dict from `"res2"` to `"res5"`, the last maps of each stage: at
+        strides 4 to 32, of `4 * variant.width` to `32 * variant.width`
+        channels.
+    """
+    x = _conv(x, variant, variant.width, 7, 2, name="conv1")
     # Zeros are as good as minus infinity here: the input is a ReLU's.
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     x = layers.MaxPooling2D(3, 2, name="pool1")(x)
+    stages = {}
     for stage, number in variant.blocks.items():
         for block in range(number):
             x = _bottleneck(x, variant, stage, block)
             is_before_last = (stage, block) == ("res4", number - 2)
             if variant.num_nonlocal and is_before_last:
                 x = NonLocal(
-                    norm=variant.nonlocal_norm, name=f"nonlocal_{stage}_{block}"
+                    sub_sample=variant.sub_sample,
+                    use_scale=variant.use_scale,
+                    norm=variant.nonlocal_norm,
+                    name=f"nonlocal_{stage}_{block}",
                 )(x)
-    return x
+        stages[stage] = x
+    return stages
 
 
 @applications.outside_remat_scope
 def _bottleneck(x, variant, stage, block):
     """1x1, 3x3 and 1x1 convolutions around which the input is added."""
     name, index = f"{stage}_{block}", STAGES.index(stage)
-    inner = variant.groups * variant.group_width * 2**index
-    width = 256 * 2**index
+    inner = variant.inner_width * 2**index
+    width = 4 * variant.width * 2**index
     stride = 2 if block == 0 and stage != "res2" else 1
     first, second = (stride, 1) if variant.stride_in_1x1 else (1, stride)
     y = _conv(x, variant, inner, 1, first, name=f"{name}_branch2a")

@@ -1,7 +1,6 @@
 """Published weights: found, fetched, converted and loaded."""
 
 from keras_nonlocal.models import pretrained
-from keras_nonlocal.weights.lookup import find
-from keras_nonlocal.weights.lookup import pinned_network
+from keras_nonlocal.weights import lookup
 
-pretrained.register(find, pinned_network)
+pretrained.register(lookup)

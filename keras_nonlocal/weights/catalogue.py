@@ -7,19 +7,23 @@ part of this package.
 """
 
 import dataclasses
-import hashlib
 import os
 from typing import Any
 
+from keras_nonlocal.layers.batch_norm import EPSILON
+from keras_nonlocal.models.detector_variants import DETECTOR_VARIANTS
+from keras_nonlocal.models.detector_variants import DetectorVariant
 from keras_nonlocal.models.inception_i3d import INCEPTION_VARIANTS
 from keras_nonlocal.models.resnet2d import IMAGE_VARIANTS
 from keras_nonlocal.models.resnet2d import ImageVariant
 from keras_nonlocal.models.variants import VARIANTS
 from keras_nonlocal.models.variants import Variant
+from keras_nonlocal.weights.download import file_digest
 from keras_nonlocal.weights.flags import IMAGENET_MEAN
 from keras_nonlocal.weights.flags import IMAGENET_STD
 
 NON_COMMERCIAL = "CC-BY-NC-4.0"
+_SHARE_ALIKE = "CC-BY-SA-3.0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +32,19 @@ class WeightsEntry:
 
     Attributes:
         name: What `weights=` takes.
-        network: The network it belongs to, a `Variant`, `ImageVariant` or
-            `InceptionVariant`; `None` if it cannot be loaded, for the reason
-            in `note`.
+        network: The network it belongs to, a `Variant`, `ImageVariant`,
+            `InceptionVariant` or `DetectorVariant`; `None` if it cannot be
+            loaded, for the reason in `note`.
         url: Where it is published; empty for a file in a Python package.
         licence: Of the code base; the files seldom carry one of their own.
         dataset: What its classes are of: `"kinetics400"`, `"imagenet"`,
-            `"charades"`.
+            `"imagenet5k"`, `"charades"`, `"coco"`.
         classes: Number of classes; `None` if it has no classifier.
-        scores: Published accuracies in percent, as `{"top1": 73.9}`.
+        scores: Published accuracies in percent, as `{"top1": 73.9}`;
+            `"box AP"` and `"mask AP"` of detectors, on COCO's val2017.
         views: Views a video in which they were measured; 0 for one image.
-        digest: `"sha256:..."` or `"sha1:..."` of the file, or the first
-            digits; `None` where the publisher gives none.
+        digest: `"sha256:..."`, `"sha1:..."` or `"md5:..."` of the file, or
+            the first digits; `None` where the publisher gives none.
         member: Path of the file inside the archive, or the Python package,
             that it comes in.
         package: The Python package that it comes in.
@@ -48,6 +53,9 @@ class WeightsEntry:
             of `keras_nonlocal.data.sampling.RULES`; `None` for none of them.
         fps: Frames per second that the videos were brought to; `None`: their
             own.
+        is_bgr: Whether its network takes blue, green, red; `None`: as all of
+            its code base.
+        epsilon: What its network adds to the variance in a batch norm.
         note: What else there is to know.
     """
 
@@ -65,6 +73,8 @@ class WeightsEntry:
     activation: str | None = None
     sampling: str | None = None
     fps: float | None = None
+    is_bgr: bool | None = None
+    epsilon: float = EPSILON
     note: str = ""
 
     @property
@@ -497,6 +507,190 @@ def _inception() -> list[WeightsEntry]:
     ]
 
 
+def _ap(box: float, mask: float) -> dict[str, float]:
+    return {"box AP": box, "mask AP": mask}
+
+
+def _resnext101(preset: str) -> DetectorVariant:
+    """A preset's detector with a ResNeXt-101 32x8d."""
+    variant = DETECTOR_VARIANTS[f"mask_rcnn_x152{preset}"]
+    return dataclasses.replace(
+        variant, trunk=dataclasses.replace(variant.trunk, depth=101)
+    )
+
+
+def _detectron2() -> list[WeightsEntry]:
+    """Detectors, the one that a data set's name means before its likes.
+
+    "Any model on this page contains its md5 prefix in its file name", says
+    the list of them.
+    """
+    base = "https://dl.fbaipublicfiles.com/detectron2/"
+    coco = "COCO-InstanceSegmentation/mask_rcnn"
+    x101 = _resnext101("")
+    x101 = dataclasses.replace(
+        x101, trunk=dataclasses.replace(x101.trunk, std=IMAGENET_STD)
+    )
+    r50, r101, plain = (
+        DETECTOR_VARIANTS[f"mask_rcnn_{name}"]
+        for name in ("r50", "r101", "r50_paper")
+    )
+    rows = [
+        ("R_50_FPN_3x", r50, coco, "137849600", "f10217", 41.0, 37.2),
+        ("R_50_FPN_1x", r50, coco, "137260431", "a54504", 38.6, 35.2),
+        ("R_101_FPN_3x", r101, coco, "138205316", "a3ec72", 42.9, 38.6),
+        ("X_101_32x8d_FPN_3x", x101, coco, "139653917", "2d9806", 44.3, 39.5),
+        (
+            "R_50_FPN_noaug_1x",
+            plain,
+            "Detectron1-Comparisons/mask_rcnn",
+            "137781281",
+            "62ca52",
+            37.8,
+            34.9,
+        ),
+    ]
+    return [
+        WeightsEntry(
+            f"detectron2_mask_rcnn_{name}",
+            network,
+            f"{base}{folder}_{name}/{run}/model_final_{digest}.pkl",
+            _SHARE_ALIKE,
+            dataset="coco",
+            classes=80,
+            scores=_ap(box, mask),
+            views=0,
+            digest=f"md5:{digest}",
+        )
+        for name, network, folder, run, digest, box, mask in rows
+    ]
+
+
+def _detectron() -> list[WeightsEntry]:
+    r50, r101, x152 = (
+        DETECTOR_VARIANTS[f"mask_rcnn_{name}_detectron"]
+        for name in ("r50", "r101", "x152")
+    )
+    x101 = _resnext101("_detectron")
+    rows = [
+        ("R-50-FPN_2x", r50, "35859007", "01_49_07.By8nQcCH", 38.6, 34.5),
+        ("R-50-FPN_1x", r50, "35858933", "01_48_14.DzEQe4wC", 37.7, 33.9),
+        ("R-101-FPN_2x", r101, "35861858", "02_32_51.SgT4y1cO", 40.9, 36.4),
+        ("R-101-FPN_1x", r101, "35861795", "02_31_37.KqyEK4tT", 40.0, 35.9),
+        (
+            "X-101-32x8d-FPN_1x",
+            x101,
+            "36761843",
+            "06_35_59.RZotkLKI",
+            42.1,
+            37.3,
+        ),
+        (
+            "X-152-32x8d-FPN-IN5k_1.44x",
+            x152,
+            "37129812",
+            "09_35_36.8pzTQKYK",
+            45.2,
+            39.7,
+        ),
+    ]
+    return [
+        WeightsEntry(
+            f"detectron_mask_rcnn_{name}",
+            network,
+            f"https://dl.fbaipublicfiles.com/detectron/{run}/"
+            f"12_2017_baselines/e2e_mask_rcnn_{name}.yaml.{time}/output/train/"
+            "coco_2014_train%3Acoco_2014_valminusminival/generalized_rcnn/"
+            "model_final.pkl",
+            _SHARE_ALIKE,
+            dataset="coco",
+            classes=80,
+            scores=_ap(box, mask),
+            views=0,
+            note="its md5 is at the url with .md5sum behind it",
+        )
+        for name, network, run, time, box, mask in rows
+    ]
+
+
+def _imagenet_of_detectron() -> list[WeightsEntry]:
+    """Image networks that detectors begin with; blue, green, red.
+
+    Detectron's have folded norms, and a conv1 that has taken up the
+    deviations.
+    """
+    base = "https://dl.fbaipublicfiles.com/detectron"
+    msra = ImageVariant(stride_in_1x1=True, std=(1.0, 1.0, 1.0))
+    v1 = {
+        name: DETECTOR_VARIANTS[f"mask_rcnn_{name}_detectron"].trunk
+        for name in ("r50", "r101", "x152")
+    }
+    rows = [
+        ("detectron2_R-50", msra, "2/ImageNetPretrained/MSRA/R-50"),
+        (
+            "detectron2_R-101",
+            dataclasses.replace(msra, depth=101),
+            "2/ImageNetPretrained/MSRA/R-101",
+        ),
+        (
+            "detectron2_X-101-32x8d",
+            ImageVariant(depth=101, groups=32, group_width=8),
+            "2/ImageNetPretrained/FAIR/X-101-32x8d",
+        ),
+        ("detectron_R-50", v1["r50"], "/ImageNetPretrained/MSRA/R-50"),
+        ("detectron_R-101", v1["r101"], "/ImageNetPretrained/MSRA/R-101"),
+        (
+            "detectron_X-101-32x8d",
+            _resnext101("_detectron").trunk,
+            "/ImageNetPretrained/20171220/X-101-32x8d",
+        ),
+        (
+            "detectron_X-152-32x8d-IN5k",
+            v1["x152"],
+            "/ImageNetPretrained/25093814/X-152-32x8d-IN5k",
+        ),
+    ]
+    return [
+        _image_entry(name, network, base + url) for name, network, url in rows
+    ]
+
+
+def _image_entry(name: str, network: ImageVariant, url: str) -> WeightsEntry:
+    is_large = name.endswith("IN5k")
+    note = "accuracy is not published"
+    return WeightsEntry(
+        name,
+        network,
+        f"{url}.pkl",
+        _SHARE_ALIKE,
+        dataset="imagenet5k" if is_large else "imagenet",
+        classes=5000 if is_large else 1000,
+        views=0,
+        is_bgr=True,
+        note=note + "; number of classes by its name" * is_large,
+    )
+
+
+def _torchvision_detection() -> list[WeightsEntry]:
+    name, digest = "maskrcnn_resnet50_fpn_coco", "bf2d0c1e"
+    return [
+        WeightsEntry(
+            f"torchvision_{name}",
+            DETECTOR_VARIANTS["mask_rcnn_r50_torchvision"],
+            f"https://download.pytorch.org/models/{name}-{digest}.pth",
+            "BSD-3-Clause",
+            dataset="coco",
+            classes=80,
+            scores=_ap(37.9, 34.6),
+            views=0,
+            digest=f"sha256:{digest}",
+            # torchvision sets it so for this file, from before it had one.
+            epsilon=0.0,
+            note="of its 91 classes the 80 of COCO",
+        )
+    ]
+
+
 CATALOGUE: dict[str, WeightsEntry] = {
     entry.name: entry
     for entry in (
@@ -508,6 +702,10 @@ CATALOGUE: dict[str, WeightsEntry] = {
         *_long_term_feature_banks(),
         *_torchvision(),
         *_inception(),
+        *_detectron2(),
+        *_detectron(),
+        *_torchvision_detection(),
+        *_imagenet_of_detectron(),
     )
 }
 
@@ -571,6 +769,8 @@ def _label(network: Any) -> str:
         if network.num_nonlocal:
             label += f" + {network.num_nonlocal} {network.mode}"
         return label
+    if isinstance(network, DetectorVariant):
+        return f"Mask R-CNN {_label(network.trunk)}"
     if isinstance(network, ImageVariant):
         kind = "ResNet" if network.groups == 1 else "ResNeXt"
         return f"{kind}-{network.depth}"
@@ -580,10 +780,8 @@ def _label(network: Any) -> str:
 def identify(path: str | os.PathLike[str]) -> WeightsEntry | None:
     """The entry whose digest a file has; `None` if no entry's is known."""
     digests = {}
-    for algorithm in ("sha256", "sha1"):
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, algorithm)
-        digests[algorithm] = found.hexdigest()
+    for algorithm in ("sha256", "sha1", "md5"):
+        digests[algorithm] = file_digest(path, algorithm)
     for entry in CATALOGUE.values():
         algorithm, _, start = (entry.digest or "").partition(":")
         if start and digests[algorithm].startswith(start):

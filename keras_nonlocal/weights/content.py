@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_nonlocal.layers.batch_norm import EPSILON
+
 # The family of files that Keras saved from our networks.
 OWN = "keras_nonlocal"
 
@@ -23,6 +25,8 @@ class CheckpointFile:
             a converted file was.
         settings: The layers' settings in a `.keras` file, by layer name.
         config: The configuration that SlowFast and mmaction2 put in, as text.
+        is_bgr: Whether its network takes blue, green, red.
+        epsilon: What its network adds to the variance in a batch norm.
     """
 
     path: str
@@ -33,3 +37,5 @@ class CheckpointFile:
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
     settings: dict[str, Any] | None = None
     config: str = ""
+    is_bgr: bool = False
+    epsilon: float = EPSILON

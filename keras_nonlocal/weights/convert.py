@@ -3,17 +3,21 @@
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import h5py
 import keras
 
+from keras_nonlocal.models.detector_variants import DetectorVariant
+from keras_nonlocal.models.detector_variants import restore_detector
 from keras_nonlocal.models.inception_i3d import InceptionI3D
 from keras_nonlocal.models.inception_i3d import InceptionVariant
 from keras_nonlocal.models.resnet2d import ImageVariant
 from keras_nonlocal.models.resnet2d import ResNet2D
 from keras_nonlocal.models.resnet3d import ResNet3D
 from keras_nonlocal.models.variants import Variant
+from keras_nonlocal.weights import layouts
 from keras_nonlocal.weights.content import CheckpointFile
 from keras_nonlocal.weights.load import LoadReport
 from keras_nonlocal.weights.load import fill
@@ -22,15 +26,33 @@ from keras_nonlocal.weights.own_files import ABOUT
 _KINDS = {
     kind.__name__: kind for kind in (Variant, ImageVariant, InceptionVariant)
 }
+# Builders of networks from higher packages, by the class of their networks.
+_BUILDERS: dict[type, Callable[[Any, int | None], keras.Model]] = {}
+
+
+def register(
+    kind: type, builder: Callable[[Any, int | None], keras.Model]
+) -> None:
+    """Lets `build` know networks of a higher package.
+
+    Args:
+        kind: The class of the networks.
+        builder: From a network and a number of classes to its model.
+    """
+    _BUILDERS[kind] = builder
 
 
 def build(network: Any, classes: int | None) -> keras.Model:
     """The model of a network, without weights.
 
     Args:
-        network: A `Variant`, `ImageVariant` or `InceptionVariant`.
-        classes: Number of classes; `None` for no classifier.
+        network: A `Variant`, `ImageVariant`, `InceptionVariant` or
+            `DetectorVariant`.
+        classes: Number of classes; `None` for no classifier. A detector has
+            its own number in any case.
     """
+    if type(network) in _BUILDERS:
+        return _BUILDERS[type(network)](network, classes)
     top: dict[str, Any] = {"include_top": False}
     if classes is not None:
         top = {"classes": classes}
@@ -68,8 +90,7 @@ def convert(
             "The file to write must end in .weights.h5. "
             f"Received: {destination!r}"
         )
-    bias = checkpoint.tensors.get("logits/bias")
-    model = build(network, None if bias is None else int(bias.size))
+    model = build(network, layouts.class_count(checkpoint.tensors))
     report = fill(model, checkpoint, network)
     folder = os.path.dirname(destination) or "."
     os.makedirs(folder, exist_ok=True)
@@ -98,11 +119,14 @@ def restore(description: dict[str, Any]) -> Any:
         raise ValueError(
             f"A network is described by a dict. Received: {description!r}"
         )
+    if description.get("kind") == DetectorVariant.__name__:
+        return restore_detector(description)
     fields = {key: _as_tuple(value) for key, value in description.items()}
     kind = str(fields.pop("kind", None))
     if kind not in _KINDS:
         raise ValueError(
-            f"The kind of a network must be one of {sorted(_KINDS)}. "
+            "The kind of a network must be one of "
+            f"{[*sorted(_KINDS), DetectorVariant.__name__]}. "
             f"Received: {kind!r}"
         )
     try:

@@ -8,6 +8,7 @@ empty `.lock` stays: to delete it would let two processes in.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -79,8 +80,9 @@ def fetch(
         url: Of the file, http or https. Redirects are followed, but not to
             other schemes and not from https to http.
         path: Where to save it; folders are made if missing.
-        digest: `"sha256:"` or `"sha1:"` and the file's hash in hexadecimal,
-            or its first 8 digits or more; `None` verifies nothing.
+        digest: `"sha256:"`, `"sha1:"` or `"md5:"` and the file's hash in
+            hexadecimal, or its first 8 digits or more (of md5, 6); `None`
+            verifies nothing.
         timeout: Longest wait for the connection and between two pieces of
             the answer, in seconds.
         retries: How many further tries there are without one that gets
@@ -142,11 +144,11 @@ def _check_arguments(url: str, digest: str | None) -> None:
         raise ValueError(
             f"`url` must begin with http:// or https://. Received: {url!r}"
         )
-    pattern = "(sha256|sha1):[0-9a-fA-F]{8,64}"
+    pattern = "((sha256|sha1):[0-9a-fA-F]{8,64}|md5:[0-9a-fA-F]{6,32})"
     if digest is not None and not re.fullmatch(pattern, digest):
         raise ValueError(
-            '`digest` must be None or "sha256:" or "sha1:" and 8 to 64 '
-            f"hexadecimal digits. Received: {digest!r}"
+            '`digest` must be None or "sha256:" or "sha1:" and 8 to 64 or '
+            f'"md5:" and 6 to 32 hexadecimal digits. Received: {digest!r}'
         )
 
 
@@ -167,13 +169,20 @@ def _check_existing(url: str, path: str, digest: str | None) -> None:
         )
 
 
+def file_digest(path: str | os.PathLike[str], algorithm: str) -> str:
+    """The hash of a file, in hexadecimal."""
+    # Hashes tell files apart; some systems refuse md5 for anything else.
+    make = functools.partial(hashlib.new, algorithm, usedforsecurity=False)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, make).hexdigest()
+
+
 def _wrong_digest(path: str, digest: str | None) -> str:
     """The file's digest, or nothing if it is as it should be."""
     if digest is None:
         return ""
     algorithm, _, start = digest.partition(":")
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, algorithm).hexdigest()
+    found = file_digest(path, algorithm)
     is_right = found.startswith(start.lower())
     return "" if is_right else f"{algorithm}:{found}"
 

@@ -90,6 +90,24 @@ def _named(path: str, content: Any) -> CheckpointFile:
         dict(sources),
         beside + ignored,
         config=config,
+        is_bgr=names.FAMILIES[family].is_bgr
+        or _is_of_detectron(tensors, arrays),
+    )
+
+
+def _is_of_detectron(
+    tensors: dict[str, np.ndarray], arrays: dict[str, Any]
+) -> bool:
+    """Whether this is an image network in Caffe2's names of Detectron's zoo.
+
+    Its batch norms are folded, or have statistics of Detectron2's names.
+    """
+    kernel = tensors.get("conv1/kernel")
+    return (
+        "conv1_w" in arrays
+        and kernel is not None
+        and kernel.ndim == 4
+        and "res_conv1_bn_riv" not in arrays
     )
 
 

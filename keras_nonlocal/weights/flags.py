@@ -5,12 +5,16 @@ networks of a code base. What neither shows has to come from the catalogue or
 from the caller, never from a guess.
 """
 
+import operator
 import re
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from keras_nonlocal.models import resnet2d
+from keras_nonlocal.models.detector_variants import DetectorVariant
 from keras_nonlocal.models.resnet2d import ImageVariant
 from keras_nonlocal.models.variants import BLOCKS
 from keras_nonlocal.models.variants import STAGES
@@ -104,7 +108,39 @@ _IMAGE_KERNELS: dict[str, dict[str, tuple[Any, ...]]] = {
 _HEAVY = {"stem": ("stride1",)}
 _SLOW_ONLY = {**_HEAVY, "pool2": (False,), "use_scale": (True,)}
 # Code bases of which files of image networks are read.
-_IMAGE_FAMILIES = ("torchvision", "caffe2", "slowfast", OWN)
+_IMAGE_FAMILIES = ("torchvision", "caffe2", "slowfast", "detectron2", OWN)
+# Of the code bases that publish detectors, the preset, and its fields that are
+# the same in all detectors of theirs. Those of a trunk and its pixels are not:
+# configurations differ in them.
+_DETECTORS: dict[str, tuple[str, dict[str, tuple[Any, ...]]]] = {
+    "detectron": (
+        "detectron",
+        {
+            "anchor_style": ("detectron",),
+            "box_offset": (1,),
+            "aligned": (False,),
+            "level_rule": ("scale",),
+        },
+    ),
+    "detectron2": (
+        "detectron2",
+        {
+            "anchor_style": ("exact",),
+            "box_offset": (0,),
+            "level_rule": ("scale",),
+        },
+    ),
+    "torchvision_detection": (
+        "torchvision",
+        {
+            "anchor_style": ("rounded",),
+            "box_offset": (0,),
+            "aligned": (False,),
+            "level_rule": ("level",),
+            "trunk.stride_in_1x1": (False,),
+        },
+    ),
+}
 # Fields that the configuration in a file tells: where they stand in its text,
 # and what their values are here.
 _IN_CONFIG: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
@@ -149,6 +185,8 @@ def contradictions(
     """
     if isinstance(network, ImageVariant):
         return _not_of_images(checkpoint)
+    if isinstance(network, DetectorVariant):
+        return _not_of_detectors(checkpoint, network)
     if not isinstance(network, Variant):
         return []
     variant, lines = network, []
@@ -160,10 +198,17 @@ def contradictions(
         if name == "use_scale" and variant.mode != "embedded_gaussian":
             continue
         value = _FIELDS.get(name, _field(name))(variant)
-        if value not in allowed:
-            values = " or ".join(repr(item) for item in allowed)
-            lines.append(f"{name}: {values} in the file, {value!r} here")
+        lines += _contradiction(name, allowed, value)
     return lines
+
+
+def _contradiction(
+    name: str, allowed: tuple[Any, ...], value: Any
+) -> list[str]:
+    if value in allowed:
+        return []
+    values = " or ".join(repr(item) for item in allowed)
+    return [f"{name}: {values or 'another'} in the file, {value!r} here"]
 
 
 def shown(checkpoint: CheckpointFile) -> dict[str, tuple[Any, ...]]:
@@ -237,6 +282,35 @@ def _not_of_images(checkpoint: CheckpointFile) -> list[str]:
     return ["the file is of a video network: its kernels are 3-D"]
 
 
+def _not_of_detectors(
+    checkpoint: CheckpointFile, network: DetectorVariant
+) -> list[str]:
+    """The fields of a detector that a checkpoint contradicts."""
+    tensors, family = checkpoint.tensors, checkpoint.family
+    if family not in _DETECTORS:
+        return []
+    preset, allowed = _DETECTORS[family]
+    lines = _contradictions(network, allowed)
+    if lines:
+        lines.append(f"(all of these are set by preset={preset!r})")
+    of_trunk = {"trunk.depth": _depths(tensors, resnet2d.BLOCKS)}
+    if _places(tensors):
+        of_trunk["trunk.num_nonlocal"] = (len(_places(tensors)),)
+    return lines + _contradictions(network, of_trunk)
+
+
+def _contradictions(
+    network: DetectorVariant, allowed: dict[str, tuple[Any, ...]]
+) -> list[str]:
+    return [
+        line
+        for name, values in allowed.items()
+        for line in _contradiction(
+            name, values, operator.attrgetter(name)(network)
+        )
+    ]
+
+
 def _of_blocks(
     checkpoint: CheckpointFile, block: str
 ) -> dict[str, tuple[Any, ...]]:
@@ -273,7 +347,10 @@ def _places(tensors: dict[str, np.ndarray]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(found))
 
 
-def _depths(tensors: dict[str, np.ndarray]) -> tuple[int, ...]:
+def _depths(
+    tensors: dict[str, np.ndarray],
+    table: Mapping[int, tuple[int, ...]] = BLOCKS,
+) -> tuple[int, ...]:
     counts = tuple(
         len(
             {
@@ -284,7 +361,7 @@ def _depths(tensors: dict[str, np.ndarray]) -> tuple[int, ...]:
         )
         for s in STAGES
     )
-    return tuple(depth for depth, blocks in BLOCKS.items() if blocks == counts)
+    return tuple(depth for depth, blocks in table.items() if blocks == counts)
 
 
 def _inflated(tensors: dict[str, np.ndarray]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from absl import logging
 
 from keras_nonlocal.layers.batch_norm import EPSILON
 from keras_nonlocal.weights import flags
+from keras_nonlocal.weights import layouts
 from keras_nonlocal.weights.content import OWN
 from keras_nonlocal.weights.content import CheckpointFile
 from keras_nonlocal.weights.names import FAMILIES
@@ -31,6 +32,7 @@ class LoadReport:
         left_out: Names of the classifier, if the model has none.
         inflated: Layers whose 2-D kernels were repeated over time.
         folded: Batch norms that were folded into a scale and a shift.
+        fresh: Layers for which the file has nothing, left as they were.
     """
 
     path: str
@@ -41,10 +43,15 @@ class LoadReport:
     left_out: list[str]
     inflated: list[str]
     folded: list[str]
+    fresh: list[str] = dataclasses.field(default_factory=list)
 
 
 def fill(
-    model: keras.Model, checkpoint: CheckpointFile, network: Any = None
+    model: keras.Model,
+    checkpoint: CheckpointFile,
+    network: Any = None,
+    may_lack: tuple[str, ...] = (),
+    any_classes: bool = False,
 ) -> LoadReport:
     """Loads a checkpoint into a model; nothing is changed if it does not fit.
 
@@ -54,11 +61,15 @@ def fill(
     where the model has none.
 
     Args:
-        model: A functional model of this package.
+        model: A functional model of this package, or a `MaskRCNN`.
         checkpoint: What `open_checkpoint` gave.
         network: The `Variant` that the model was built from: flags that the
             file contradicts are refused, whether names and shapes show it or
             not.
+        may_lack: Beginnings of the names of layers that a file may leave out,
+            all that begin alike or none. They stay as they are.
+        any_classes: Whether a detector's file may be of another number of
+            classes. The layers that depend on it then stay as they are.
 
     Returns:
         A `LoadReport`.
@@ -68,7 +79,11 @@ def fill(
             and the flags of `network` that the file contradicts.
     """
     wanted = variables(model)
-    tensors, left_out = _without_absent_top(checkpoint, wanted)
+    tensors = layouts.reordered(checkpoint, wanted)
+    left_out = _drop_absent_top(checkpoint, tensors, wanted)
+    fresh = _drop_fresh(wanted, tensors, may_lack)
+    if any_classes:
+        fresh += _drop_other_classes(wanted, tensors)
     folded = _fold(tensors, wanted)
     problems = _Problems(checkpoint)
     problems.compare(wanted, tensors)
@@ -94,13 +109,21 @@ def fill(
             if tensors[path].ndim == 4 and len(wanted[path].shape) == 5
         ),
         folded,
+        fresh,
     )
 
 
 def variables(model: keras.Model) -> dict[str, Any]:
-    """The variables of a functional model by their paths, `layer/variable`."""
-    found = {}
+    """The variables of a model by their paths, `layer/variable`.
+
+    Args:
+        model: Functional, or made of functional models as `MaskRCNN` is.
+    """
+    found: dict[str, Any] = {}
     for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found |= variables(layer)
+            continue
         for variable in layer.weights:
             parts = variable.path.split("/")
             # Whatever scope the model was built in.
@@ -113,17 +136,49 @@ def _layer(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _without_absent_top(
-    checkpoint: CheckpointFile, wanted: dict[str, Any]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The tensors that the model has room for, and names of the others."""
-    tensors = dict(checkpoint.tensors)
+def _drop_absent_top(
+    checkpoint: CheckpointFile,
+    tensors: dict[str, np.ndarray],
+    wanted: dict[str, Any],
+) -> list[str]:
+    """Drops a classifier that the model has no room for; gives its names."""
     if any(_layer(path) == _CLASSIFIER for path in wanted):
-        return tensors, []
+        return []
     top = [path for path in tensors if _layer(path) == _CLASSIFIER]
     for path in top:
         del tensors[path]
-    return tensors, [name for path in top for name in checkpoint.sources[path]]
+    return [name for path in top for name in checkpoint.sources[path]]
+
+
+def _drop_fresh(
+    wanted: dict[str, Any],
+    tensors: dict[str, np.ndarray],
+    may_lack: tuple[str, ...],
+) -> list[str]:
+    """Drops what a file may leave out, and does; gives the layers."""
+    layers: set[str] = set()
+    for start in may_lack:
+        if not any(path.startswith(start) for path in tensors):
+            paths = [path for path in wanted if path.startswith(start)]
+            layers |= {_layer(path) for path in paths}
+            for path in paths:
+                del wanted[path]
+    return sorted(layers)
+
+
+def _drop_other_classes(
+    wanted: dict[str, Any], tensors: dict[str, np.ndarray]
+) -> list[str]:
+    """Drops what depends on the classes if their numbers differ."""
+    here, there = layouts.class_count(wanted), layouts.class_count(tensors)
+    if here == there or not layouts.is_detector(tensors):
+        return []
+    for paths in (wanted, tensors):
+        for path in [
+            path for path in paths if _layer(path) in layouts.BY_CLASS
+        ]:
+            del paths[path]
+    return list(layouts.BY_CLASS)
 
 
 def _fold(tensors: dict[str, np.ndarray], wanted: dict[str, Any]) -> list[str]:
@@ -165,7 +220,8 @@ def _arrange(
         return array if array.shape == shape else None
     if array.ndim <= 1:
         return array if array.shape == shape else None
-    # (O, I, ...) to (..., I, O).
+    # (O, I, ...) to (..., I, O); of a transposed convolution (I, O, ...) to
+    # (..., O, I).
     array = np.moveaxis(array, (0, 1), (-1, -2))
     if len(shape) == 5 and array.ndim == 4:
         frames = shape[0]
@@ -193,21 +249,36 @@ class _Problems:
         self, wanted: dict[str, Any], tensors: dict[str, np.ndarray]
     ) -> None:
         """Names; a wrong number of classes is raised alone."""
-        bias = f"{_CLASSIFIER}/bias"
-        if bias in wanted and bias in tensors:
-            here, there = wanted[bias].shape[0], tensors[bias].size
-            if here != there:
-                raise ValueError(
-                    f"{self._checkpoint.path!r} holds {there} classes but "
-                    f"classes={here} was asked for. Take classes={there}, or "
-                    "include_top=False and a classifier of your own."
-                )
+        here = layouts.class_count(wanted)
+        there = layouts.class_count(tensors)
+        if layouts.is_detector(wanted) != layouts.is_detector(tensors):
+            self._raise_other_kind(layouts.is_detector(tensors))
+        if None not in (here, there) and here != there:
+            other = "include_top=False and a classifier of your own"
+            if layouts.is_detector(wanted):
+                other = layouts.OTHER_CLASSES
+            raise ValueError(
+                f"{self._checkpoint.path!r} holds {there} classes but "
+                f"classes={here} was asked for. Take classes={there}, or "
+                f"{other}."
+            )
         self._missing = sorted(wanted.keys() - tensors.keys())
         self._left_over = [
             name
             for path in sorted(tensors.keys() - wanted.keys())
             for name in self._checkpoint.sources[path]
         ]
+
+    def _raise_other_kind(self, is_detector: bool) -> None:
+        if is_detector:
+            raise ValueError(
+                f"{self._checkpoint.path!r} is of a detector: only a MaskRCNN "
+                "takes it, as `weights`."
+            )
+        raise ValueError(
+            f"{self._checkpoint.path!r} is not of a detector. A MaskRCNN "
+            "takes an image network as `backbone_weights`."
+        )
 
     def compare_network(self, network: Any, model: keras.Model) -> None:
         """What names and shapes do not show, as far as the file does."""

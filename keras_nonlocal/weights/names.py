@@ -24,16 +24,48 @@ _WORDS: dict[str, dict[str, str]] = {
         "running_var": "moving_variance",
         "mean": "moving_mean",
         "var": "moving_variance",
+        "gamma": "gamma",
+        "beta": "beta",
     },
     "leaf": {"w": "kernel", "b": "bias", "weight": "kernel"},
     "branch": {"1": "2a", "2": "2b", "3": "2c"},
     # Stages from 1 (torchvision and its heirs) and from 0 (GluonCV).
     "layer": {"1": "res2", "2": "res3", "3": "res4", "4": "res5"},
     "index": {"0": "res2", "1": "res3", "2": "res4", "3": "res5"},
-    "part": {"W": "out", "conv_out": "out"},
+    "part": {"W": "out", "W.0": "out", "conv_out": "out"},
+    # Levels of the pyramid, and convolutions of the mask head, from 0.
+    "level": {"0": "res2", "1": "res3", "2": "res4", "3": "res5"},
+    "number": {str(number): str(number + 1) for number in range(10)},
+    "predictor": {"cls_score": "box_classes", "bbox_pred": "box_deltas"},
+    "rpn": {
+        "conv": "rpn_conv",
+        "conv.0.0": "rpn_conv",
+        "cls_logits": "rpn_objectness",
+        "bbox_pred": "rpn_deltas",
+        "objectness_logits": "rpn_objectness",
+        "anchor_deltas": "rpn_deltas",
+        "conv_rpn": "rpn_conv",
+        "rpn_cls_logits": "rpn_objectness",
+        "rpn_bbox_pred": "rpn_deltas",
+    },
+    "fc": {"6": "box_fc1", "7": "box_fc2"},
+    "mask": {
+        "conv5_mask": "mask_deconv",
+        "deconv": "mask_deconv",
+        "mask_fcn_logits": "mask_logits",
+        "predictor": "mask_logits",
+    },
+    "pyramid": {
+        "inner": "fpn_inner",
+        "lateral": "fpn_inner",
+        "layer": "fpn_layer",
+        "output": "fpn_layer",
+    },
 }
 _TORCH_NORM = r"(?P<norm>weight|bias|running_mean|running_var)"
 _LEAF = r"(?P<leaf>weight|bias)"
+# Detectron's names; Detectron2's image networks have the longer ones.
+_CAFFE2_NORM = r"(?P<norm>s|b|rm|riv|gamma|beta|running_mean|running_var)"
 _BLOCK = r"(?P<block>\d+)"
 
 
@@ -69,6 +101,10 @@ class Family:
         prefix: What may stand before every name.
         channels_last: Whether kernels are laid out as here, (T, H, W, I, O),
             and not (O, I, T, H, W).
+        is_bgr: Whether the networks take blue, green, red; ours take red,
+            green, blue.
+        background: Where a detector has the class that is no class, `"first"`
+            or `"last"`, as ours; `None` for no detectors.
     """
 
     rules: tuple[Rule, ...]
@@ -76,6 +112,8 @@ class Family:
     ignored: str = r".*num_batches_tracked"
     prefix: str = ""
     channels_last: bool = False
+    is_bgr: bool = False
+    background: str | None = None
 
     def target(self, name: str) -> str | None:
         """The path of our variable; `None` if no row is for the name.
@@ -92,7 +130,7 @@ class Family:
 _CAFFE2 = (
     Rule(r"conv1_w", "conv1/kernel", ("conv1_w", "conv1/kernel")),
     Rule(
-        r"res_conv1_bn_(?P<norm>s|b|rm|riv)",
+        r"res_conv1_bn_" + _CAFFE2_NORM,
         "conv1_bn/{norm}",
         ("res_conv1_bn_riv", "conv1_bn/moving_variance"),
     ),
@@ -102,7 +140,7 @@ _CAFFE2 = (
         ("res2_0_branch1_w", "res2_0_branch1/kernel"),
     ),
     Rule(
-        r"(?P<conv>res[2-5]_\d+_branch(?:1|2[abc]))_bn_(?P<norm>s|b|rm|riv)",
+        r"(?P<conv>res[2-5]_\d+_branch(?:1|2[abc]))_bn_" + _CAFFE2_NORM,
         "{conv}_bn/{norm}",
         ("res4_5_branch2c_bn_s", "res4_5_branch2c_bn/gamma"),
     ),
@@ -121,6 +159,132 @@ _CAFFE2 = (
     Rule(r"pred_(?P<leaf>w|b)", "logits/{leaf}", ("pred_w", "logits/kernel")),
     # Image networks of Detectron and of Caffe2's own zoo.
     Rule(r"fc1000_(?P<leaf>w|b)", "logits/{leaf}", ("fc1000_b", "logits/bias")),
+)
+_DETECTRON = (
+    *_CAFFE2,
+    # A stage's last block has its number in the names of the pyramid; only
+    # the coarsest level has no lateral connection to what is above it.
+    Rule(
+        r"fpn_(?P<pyramid>inner)_res(?P<stage>[2-5])_\d+_sum(?:_lateral)?_"
+        r"(?P<leaf>w|b)",
+        "{pyramid}_res{stage}/{leaf}",
+        ("fpn_inner_res4_22_sum_lateral_w", "fpn_inner_res4/kernel"),
+    ),
+    Rule(
+        r"fpn_res(?P<stage>[2-5])_\d+_sum_(?P<leaf>w|b)",
+        "fpn_layer_res{stage}/{leaf}",
+        ("fpn_res5_2_sum_b", "fpn_layer_res5/bias"),
+    ),
+    # Called after P2, and shared by all levels.
+    Rule(
+        r"(?P<rpn>conv_rpn|rpn_cls_logits|rpn_bbox_pred)_fpn2_(?P<leaf>w|b)",
+        "{rpn}/{leaf}",
+        ("conv_rpn_fpn2_w", "rpn_conv/kernel"),
+    ),
+    Rule(
+        r"fc(?P<fc>[67])_(?P<leaf>w|b)",
+        "{fc}/{leaf}",
+        ("fc6_w", "box_fc1/kernel"),
+    ),
+    Rule(
+        r"(?P<predictor>cls_score|bbox_pred)_(?P<leaf>w|b)",
+        "{predictor}/{leaf}",
+        ("bbox_pred_b", "box_deltas/bias"),
+    ),
+    Rule(
+        r"_(?:\[mask\]|mask)_fcn(?P<mask_conv>\d)_(?P<leaf>w|b)",
+        "mask_fcn{mask_conv}/{leaf}",
+        ("_[mask]_fcn3_w", "mask_fcn3/kernel"),
+    ),
+    Rule(
+        r"(?P<mask>conv5_mask|mask_fcn_logits)_(?P<leaf>w|b)",
+        "{mask}/{leaf}",
+        ("conv5_mask_w", "mask_deconv/kernel"),
+    ),
+)
+_DETECTRON2 = (
+    Rule(
+        r"stem\.conv1\.weight",
+        "conv1/kernel",
+        ("backbone.bottom_up.stem.conv1.weight", "conv1/kernel"),
+    ),
+    Rule(
+        r"stem\.conv1\.norm\." + _TORCH_NORM,
+        "conv1_bn/{norm}",
+        (
+            "backbone.bottom_up.stem.conv1.norm.running_var",
+            "conv1_bn/moving_variance",
+        ),
+    ),
+    Rule(
+        rf"res(?P<stage>[2-5])\.{_BLOCK}\.conv(?P<branch>[123])\.weight",
+        "res{stage}_{block}_branch{branch}/kernel",
+        (
+            "backbone.bottom_up.res4.5.conv2.weight",
+            "res4_5_branch2b/kernel",
+        ),
+    ),
+    Rule(
+        rf"res(?P<stage>[2-5])\.{_BLOCK}\.conv(?P<branch>[123])\.norm\."
+        + _TORCH_NORM,
+        "res{stage}_{block}_branch{branch}_bn/{norm}",
+        (
+            "backbone.bottom_up.res2.0.conv3.norm.weight",
+            "res2_0_branch2c_bn/gamma",
+        ),
+    ),
+    Rule(
+        rf"res(?P<stage>[2-5])\.{_BLOCK}\.shortcut\.weight",
+        "res{stage}_{block}_branch1/kernel",
+        ("backbone.bottom_up.res3.0.shortcut.weight", "res3_0_branch1/kernel"),
+    ),
+    Rule(
+        rf"res(?P<stage>[2-5])\.{_BLOCK}\.shortcut\.norm\.{_TORCH_NORM}",
+        "res{stage}_{block}_branch1_bn/{norm}",
+        (
+            "backbone.bottom_up.res5.0.shortcut.norm.bias",
+            "res5_0_branch1_bn/beta",
+        ),
+    ),
+    Rule(
+        rf"backbone\.fpn_(?P<pyramid>lateral|output)(?P<stage>[2-5])\.{_LEAF}",
+        "{pyramid}_res{stage}/{leaf}",
+        ("backbone.fpn_lateral2.weight", "fpn_inner_res2/kernel"),
+    ),
+    Rule(
+        r"proposal_generator\.rpn_head\."
+        rf"(?P<rpn>conv|objectness_logits|anchor_deltas)\.{_LEAF}",
+        "{rpn}/{leaf}",
+        (
+            "proposal_generator.rpn_head.anchor_deltas.bias",
+            "rpn_deltas/bias",
+        ),
+    ),
+    Rule(
+        rf"roi_heads\.box_head\.fc(?P<fc_number>[12])\.{_LEAF}",
+        "box_fc{fc_number}/{leaf}",
+        ("roi_heads.box_head.fc1.weight", "box_fc1/kernel"),
+    ),
+    Rule(
+        rf"roi_heads\.box_predictor\.(?P<predictor>cls_score|bbox_pred)\.{_LEAF}",
+        "{predictor}/{leaf}",
+        ("roi_heads.box_predictor.cls_score.bias", "box_classes/bias"),
+    ),
+    Rule(
+        rf"roi_heads\.mask_head\.mask_fcn(?P<mask_conv>\d)\.{_LEAF}",
+        "mask_fcn{mask_conv}/{leaf}",
+        ("roi_heads.mask_head.mask_fcn1.weight", "mask_fcn1/kernel"),
+    ),
+    Rule(
+        rf"roi_heads\.mask_head\.(?P<mask>deconv|predictor)\.{_LEAF}",
+        "{mask}/{leaf}",
+        ("roi_heads.mask_head.predictor.weight", "mask_logits/kernel"),
+    ),
+    Rule(
+        rf"linear\.{_LEAF}",
+        "logits/{leaf}",
+        ("linear.weight", "logits/kernel"),
+    ),
 )
 _SLOWFAST = (
     Rule(
@@ -385,6 +549,8 @@ _GLUONCV = (
         ("head.1.weight", "logits/kernel"),
     ),
 )
+# A port may put a block and what follows it into one.
+_WRAPPED = r"(?:block\.)?"
 _TORCHVISION = (
     Rule(r"conv1\.weight", "conv1/kernel", ("conv1.weight", "conv1/kernel")),
     Rule(
@@ -393,38 +559,82 @@ _TORCHVISION = (
         ("bn1.running_var", "conv1_bn/moving_variance"),
     ),
     Rule(
-        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.conv(?P<branch>[123])\.weight",
+        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.{_WRAPPED}conv(?P<branch>[123])\.weight",
         "{layer}_{block}_branch{branch}/kernel",
         ("layer3.22.conv1.weight", "res4_22_branch2a/kernel"),
     ),
     Rule(
-        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.bn(?P<branch>[123])\.{_TORCH_NORM}",
+        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.{_WRAPPED}bn(?P<branch>[123])\.{_TORCH_NORM}",
         "{layer}_{block}_branch{branch}_bn/{norm}",
         ("layer4.2.bn3.weight", "res5_2_branch2c_bn/gamma"),
     ),
     Rule(
-        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.downsample\.0\.weight",
+        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.{_WRAPPED}downsample\.0\.weight",
         "{layer}_{block}_branch1/kernel",
         ("layer1.0.downsample.0.weight", "res2_0_branch1/kernel"),
     ),
     Rule(
-        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.downsample\.1\.{_TORCH_NORM}",
+        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.{_WRAPPED}downsample\.1\.{_TORCH_NORM}",
         "{layer}_{block}_branch1_bn/{norm}",
         ("layer2.0.downsample.1.running_mean", "res3_0_branch1_bn/moving_mean"),
     ),
     # Ports of the paper's networks keep torchvision's names and add these.
     Rule(
-        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.nl\.(?P<part>theta|phi|g|out)\."
-        + _LEAF,
+        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.nl\."
+        r"(?P<part>theta|phi|g|out|W|W\.0)(?:\.0)?\." + _LEAF,
         "nonlocal_{layer}_{block}/{part}/{leaf}",
         ("layer2.1.nl.theta.weight", "nonlocal_res3_1/theta/kernel"),
     ),
     Rule(
-        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.nl\.bn\.{_TORCH_NORM}",
+        rf"layer(?P<layer>[1-4])\.{_BLOCK}\.nl\.(?:bn|W\.1)\." + _TORCH_NORM,
         "nonlocal_{layer}_{block}/norm/{norm}",
         ("layer2.1.nl.bn.weight", "nonlocal_res3_1/norm/gamma"),
     ),
     Rule(rf"fc\.{_LEAF}", "logits/{leaf}", ("fc.weight", "logits/kernel")),
+)
+_TORCHVISION_DETECTION = (
+    *_TORCHVISION,
+    # Convolutions stand in a sequence of their own since torchvision 0.13.
+    Rule(
+        rf"backbone\.fpn\.(?P<pyramid>inner|layer)_blocks\.(?P<level>[0-3])"
+        rf"(?:\.0)?\.{_LEAF}",
+        "{pyramid}_{level}/{leaf}",
+        ("backbone.fpn.inner_blocks.2.0.weight", "fpn_inner_res4/kernel"),
+    ),
+    Rule(
+        rf"rpn\.head\.(?P<rpn>conv|conv\.0\.0|cls_logits|bbox_pred)\.{_LEAF}",
+        "{rpn}/{leaf}",
+        ("rpn.head.bbox_pred.weight", "rpn_deltas/kernel"),
+    ),
+    Rule(
+        rf"roi_heads\.box_head\.fc(?P<fc>[67])\.{_LEAF}",
+        "{fc}/{leaf}",
+        ("roi_heads.box_head.fc7.bias", "box_fc2/bias"),
+    ),
+    Rule(
+        rf"roi_heads\.box_predictor\.(?P<predictor>cls_score|bbox_pred)\.{_LEAF}",
+        "{predictor}/{leaf}",
+        ("roi_heads.box_predictor.bbox_pred.weight", "box_deltas/kernel"),
+    ),
+    Rule(
+        rf"roi_heads\.mask_head\.(?P<number>\d)\.0\.{_LEAF}",
+        "mask_fcn{number}/{leaf}",
+        ("roi_heads.mask_head.0.0.weight", "mask_fcn1/kernel"),
+    ),
+    Rule(
+        rf"roi_heads\.mask_head\.mask_fcn(?P<mask_conv>\d)\.{_LEAF}",
+        "mask_fcn{mask_conv}/{leaf}",
+        ("roi_heads.mask_head.mask_fcn4.bias", "mask_fcn4/bias"),
+    ),
+    Rule(
+        r"roi_heads\.mask_predictor\.(?P<mask>conv5_mask|mask_fcn_logits)\."
+        + _LEAF,
+        "{mask}/{leaf}",
+        (
+            "roi_heads.mask_predictor.conv5_mask.weight",
+            "mask_deconv/kernel",
+        ),
+    ),
 )
 
 _UNIT = r"(?P<unit>Conv3d_\d[a-c]_\dx\d)"
@@ -528,11 +738,37 @@ _DEEPMIND = (
     ),
 )
 
+# Files that were converted from Caffe have biases before a norm; the networks
+# of Detectron and Detectron2 have none and leave them out.
+_CAFFE2_IGNORED = (
+    r".*_momentum|lr|model_iter|epoch|iter|weight_order|__preserve__/.*"
+    r"|(?:conv1|res[2-5]_\d+_branch(?:1|2[abc]))_b"
+)
 FAMILIES: dict[str, Family] = {
-    "caffe2": Family(
-        _CAFFE2,
-        mark=r"conv1_w",
-        ignored=r".*_momentum|lr|model_iter|epoch|iter",
+    "detectron": Family(
+        _DETECTRON,
+        mark=r"conv_rpn_fpn2_w",
+        ignored=_CAFFE2_IGNORED,
+        is_bgr=True,
+        background="first",
+    ),
+    "caffe2": Family(_CAFFE2, mark=r"conv1_w", ignored=_CAFFE2_IGNORED),
+    "detectron2": Family(
+        _DETECTRON2,
+        mark=r"(module\.)?(backbone\.bottom_up\.)?stem\.conv1\.weight",
+        ignored=(
+            r".*num_batches_tracked|(?:module\.)?pixel_(?:mean|std)"
+            r"|.*anchor_generator\.cell_anchors\.\d+"
+        ),
+        prefix=r"(?:module\.)?(?:backbone\.bottom_up\.)?",
+        is_bgr=True,
+        background="last",
+    ),
+    "torchvision_detection": Family(
+        _TORCHVISION_DETECTION,
+        mark=r"(module\.)?rpn\.head\.bbox_pred\.weight",
+        prefix=r"(?:module\.)?(?:backbone\.body\.)?",
+        background="first",
     ),
     "slowfast": Family(
         _SLOWFAST,

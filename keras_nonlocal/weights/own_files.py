@@ -15,11 +15,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from keras_nonlocal.models.detector_variants import DetectorVariant
 from keras_nonlocal.weights.content import OWN
 from keras_nonlocal.weights.content import CheckpointFile
 
 # Attribute with the catalogue entry that a converted file was.
 ABOUT = "keras_nonlocal"
+_DETECTOR = "keras_nonlocal>MaskRCNN"
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 _MAX_TEXT = 2**16
 _MAX_DEPTH = 8
@@ -60,10 +62,7 @@ def read_keras(path: str) -> CheckpointFile:
                 os.path.getsize(path)
             ):
                 raise ValueError("its members are larger than the file")
-            config = json.loads(archive.read(_CONFIG))["config"]
-            settings = {
-                layer["name"]: _layer(layer) for layer in config["layers"]
-            }
+            settings = _settings(json.loads(archive.read(_CONFIG)))
             weights = io.BytesIO(archive.read(_WEIGHTS))
     except _ERRORS as error:
         raise _broken(path, error) from error
@@ -84,8 +83,7 @@ def read_h5(path: str, source: Any) -> CheckpointFile:
         with h5py.File(source, "r") as file:
             reader = _Reader(os.path.getsize(path))
             about = reader.text(file.attrs.get(ABOUT, "{}"))
-            for group in reader.groups(reader.child(file, "layers")):
-                reader.read(group)
+            reader.read_model(file)
     except _ERRORS as error:
         raise _broken(path, error) from error
     if reader.network is not None:
@@ -100,6 +98,19 @@ def _broken(path: str, error: Exception) -> ValueError:
         f"{path!r} is not a file of weights that Keras saved of one of these "
         f"networks: {reason}"
     )
+
+
+def _settings(network: Any) -> dict[str, Any] | None:
+    """The layers' settings; `None` for a class of this package.
+
+    Its configuration is the description of the network, which the weights
+    hold too.
+    """
+    if network.get("registered_name") == _DETECTOR:
+        return None
+    return {
+        layer["name"]: _layer(layer) for layer in network["config"]["layers"]
+    }
 
 
 def _layer(layer: Any) -> dict[str, Any]:
@@ -147,6 +158,28 @@ class _Reader:
         children = [self.child(parent, name) for name in parent]
         return [child for child in children if isinstance(child, h5py.Group)]
 
+    def read_model(self, file: h5py.File) -> None:
+        """Reads all layers, of a detector those of its models.
+
+        Keras saves attributes in the order of their names, `layers` among
+        them, and nothing twice: a model stands beside the layers or in them.
+        """
+        # A detector says in its own place which network it is.
+        if "vars" in file:
+            self._read_record(self.child(file, "vars"))
+        layers = self.groups(self.child(file, "layers"))
+        models = [g for g in layers + self.groups(file) if "layers" in g]
+        for model in models:
+            layers += self.groups(self.child(model, "layers"))
+        for layer in layers:
+            if layer not in models:
+                self.read(layer)
+        kind = (self.network or {}).get("kind")
+        if models and kind != DetectorVariant.__name__:
+            raise ValueError(
+                f"{models[0].name!r} is not a layer but a model in it"
+            )
+
     def read(self, group: h5py.Group, prefix: str = "", depth: int = 0) -> None:
         """Reads a layer and its parts."""
         if depth > _MAX_DEPTH:
@@ -155,10 +188,7 @@ class _Reader:
             raise ValueError(f"{group.name!r} is not a layer but a model in it")
         own = self.child(group, "vars")
         path = prefix + str(own.attrs.get("name", ""))
-        if "network" in own:
-            record = self._array(self.child(own, "network"), ("uint8",))
-            self.network = self.text(record.tobytes())
-        else:
+        if not self._read_record(own):
             arrays = [
                 self._array(self.child(own, str(number)), _FLOATS)
                 for number in range(len(own))
@@ -167,11 +197,21 @@ class _Reader:
             if len(names) != len(arrays):
                 raise ValueError(f"{path!r} has {len(arrays)} variables")
             for name, array in zip(names, arrays, strict=True):
+                if f"{path}/{name}" in self.tensors:
+                    raise ValueError(f"it has two arrays {path}/{name}")
                 self.tensors[f"{path}/{name}"] = array
         for part in self.groups(group):
             # The state of dropout is not a weight.
             if part.name.rpartition("/")[2] not in ("vars", "seed_generator"):
                 self.read(part, f"{path}/", depth + 1)
+
+    def _read_record(self, own: h5py.Group) -> bool:
+        """Reads what a `NetworkRecord` wrote; whether there is such."""
+        if "network" not in own:
+            return False
+        record = self._array(self.child(own, "network"), ("uint8",))
+        self.network = self.text(record.tobytes())
+        return True
 
     def _array(self, dataset: Any, dtypes: tuple[str, ...]) -> np.ndarray:
         """An array of certain dtypes, if the file has room for it."""

@@ -32,8 +32,16 @@ def test_kinetics400_is_what_others_agree_on(shared):
     }
 
 
+def test_coco_is_what_its_annotations_say(shared):
+    path = shared / "data" / "coco128" / "instances_coco128.json"
+    categories = json.loads(path.read_text())["categories"]
+    ordered = sorted(categories, key=lambda category: category["id"])
+    assert list(class_names("coco")) == [x["name"] for x in ordered]
+    assert len(ordered) == 80
+
+
 def test_unknown_data_set():
-    with pytest.raises(ValueError, match=r"\['kinetics400'\].*'ucf'"):
+    with pytest.raises(ValueError, match=r"\['coco', 'kinetics400'\].*'ucf'"):
         class_names("ucf")
 
 

@@ -58,7 +58,7 @@ def features(model, clips, training=False):
 def recorded(model):
     """What the model says it is."""
     record = model.get_layer("network")
-    return {**record.network, **record.training}
+    return {**record.network, **record.trained_with}
 
 
 def trainable_norms(model):

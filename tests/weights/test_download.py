@@ -714,7 +714,14 @@ def test_only_http_is_fetched(path, url):
 
 @pytest.mark.parametrize(
     "expected",
-    ["", "sha256:0123456", "sha256:" + "0" * 65, "sha1:not a hash", "0" * 64],
+    [
+        "",
+        "sha256:0123456",
+        "sha256:" + "0" * 65,
+        "sha1:not a hash",
+        "md5:01234",
+        "0" * 64,
+    ],
 )
 def test_hashes_are_hexadecimal(path, expected):
     with pytest.raises(ValueError, match="`digest` must be None or"):

@@ -273,6 +273,30 @@ def test_a_file_without_a_record_is_told(tmp_path, caplog):
     assert "does not say which network it is of" in caplog.text
 
 
+def test_a_model_in_a_model_is_told(tmp_path):
+    path = str(tmp_path / "outer.weights.h5")
+    inner = small()
+    x = keras.Input(inner.input_shape[1:])
+    keras.Model(x, inner(x)).save_weights(path)
+    with pytest.raises(ValueError, match="not a layer but a model in it"):
+        ResNet3D(SMALL, classes=5, weights=path)
+
+
+def test_files_from_before_a_field_are_of_the_same_network(tmp_path):
+    path = str(tmp_path / "before.weights.h5")
+    model = small()
+    model.save_weights(path)
+    with h5py.File(path, "r+") as file:
+        own = file["layers/network_record/vars"]
+        fields = json.loads(own["network"][()].tobytes())
+        del fields["res3_group"], own["network"]
+        own["network"] = np.frombuffer(json.dumps(fields).encode(), "uint8")
+    model.load_weights(path)
+    other = dataclasses.replace(SMALL, use_scale=not SMALL.use_scale)
+    with pytest.raises(ValueError, match="weights are of another network"):
+        ResNet3D(other, classes=5).load_weights(path)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
