@@ -10,6 +10,7 @@ counted tells which counts are out of date.
 
 import hashlib
 import json
+import math
 import pathlib
 import re
 import sys
@@ -19,6 +20,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_nonlocal.detection.mask_rcnn import MaskRCNN
+from keras_nonlocal.models.detector_variants import DETECTOR_VARIANTS
+from keras_nonlocal.models.detector_variants import STRIDES
+from keras_nonlocal.models.detector_variants import DetectorVariant
 from keras_nonlocal.models.inception_i3d import INCEPTION_VARIANTS
 from keras_nonlocal.models.inception_i3d import InceptionI3D
 from keras_nonlocal.models.inception_i3d import InceptionVariant
@@ -48,7 +53,15 @@ CONSTRUCTORS = {
 }
 # What an Inception I3D and an image network are counted on.
 _INCEPTION_CLIP, _SIDE = 64, 224
-_CLASSES = {"kinetics400": 400, "imagenet": 1000, "charades": 157}
+# And a detector: the largest that images of COCO become, padded.
+_IMAGE = (800, 1344, 3)
+_CLASSES = {
+    "kinetics400": 400,
+    "imagenet": 1000,
+    "imagenet5k": 5000,
+    "charades": 157,
+    "coco": 80,
+}
 
 
 def all_networks() -> dict[str, Any]:
@@ -62,6 +75,7 @@ def all_networks() -> dict[str, Any]:
         VARIANTS,
         IMAGE_VARIANTS,
         INCEPTION_VARIANTS,
+        DETECTOR_VARIANTS,
         published,
     ]
     return {
@@ -74,14 +88,46 @@ def classes_of(name: str) -> int:
     entry = CATALOGUE.get(name)
     if entry is not None:
         return entry.classes or _CLASSES[entry.dataset]
+    if name in DETECTOR_VARIANTS:
+        return DETECTOR_VARIANTS[name].classes
     return 1000 if name in IMAGE_VARIANTS else 400
 
 
 def count(network: Any, classes: int) -> dict[str, int]:
-    """Trainable parameters, and multiply-adds of a training clip."""
+    """Trainable parameters, and multiply-adds of a training clip or image."""
+    if isinstance(network, DetectorVariant):
+        return _count_detector(network)
     model, shape = _build(network, classes)
-    sizes = (np.prod(weight.shape) for weight in model.trainable_weights)
-    return {"parameters": int(sum(sizes)), "macs": count_macs(model, shape)}
+    return {"parameters": _parameters(model), "macs": count_macs(model, shape)}
+
+
+def _parameters(model: keras.Model) -> int:
+    return int(sum(np.prod(w.shape) for w in model.trainable_weights))
+
+
+def _count_detector(variant: DetectorVariant) -> dict[str, int]:
+    """Of the whole detector as it tests an image: all regions, all masks."""
+    model = MaskRCNN(variant)
+    height, width, _ = _IMAGE
+    channels, mask_size = variant.pyramid_channels, variant.mask_size
+    levels = [(-(-height // s), -(-width // s), channels) for s in STRIDES]
+    region = (variant.box_size, variant.box_size, channels)
+    # Of the mask head what is before its deconvolution, and after it.
+    deconv = model.mask_head.get_layer("mask_deconv")
+    logits = model.mask_head.get_layer("mask_logits")
+    convs = keras.Model(model.mask_head.inputs, deconv.input)
+    a_mask = count_macs(
+        convs, (mask_size, mask_size, channels)
+    ) + mask_size**2 * (
+        math.prod(deconv.kernel.shape) + 4 * math.prod(logits.kernel.shape)
+    )
+    macs = (
+        count_macs(model.trunk, _IMAGE)
+        + sum(count_macs(model.rpn_head, level) for level in levels)
+        + variant.post_nms[1] * count_macs(model.box_head, region)
+        + variant.max_detections * a_mask
+    )
+    return {"parameters": _parameters(model), "macs": int(macs)}
 
 
 def _build(network: Any, classes: int) -> tuple[keras.Model, tuple[int, ...]]:
@@ -242,6 +288,9 @@ def _words(network: Any) -> str:
     """A network in a few words."""
     if network is None:
         return "-"
+    if isinstance(network, DetectorVariant):
+        block = ", 1 block in res4" if network.nonlocal_blocks else ""
+        return f"Mask R-CNN, {_words(network.trunk)}{block}"
     if isinstance(network, ImageVariant):
         kind = "ResNet" if network.groups == 1 else "ResNeXt"
         return f"{kind}-{network.depth}"

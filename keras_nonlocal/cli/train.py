@@ -14,7 +14,6 @@ SavedModel that `keras_nonlocal.cli.predict` takes; without a recipe,
 `results.json` compares the networks.
 """
 
-import ast
 import dataclasses
 import pathlib
 from typing import Any
@@ -25,6 +24,7 @@ from absl import flags
 from keras_nonlocal.cli import clip_flags
 from keras_nonlocal.cli import data_flags
 from keras_nonlocal.cli import list_flags
+from keras_nonlocal.cli import setting_flags
 from keras_nonlocal.cli import show_own_notes_only
 from keras_nonlocal.data.pipeline import check_arguments
 from keras_nonlocal.data.videos import VideoList
@@ -91,11 +91,7 @@ flags.DEFINE_boolean("flip", True, "Mirror half of the training clips.")
 flags.DEFINE_integer(
     "seed", 0, "Seed of weights, split and augmentation.", lower_bound=0
 )
-flags.DEFINE_multi_string(
-    "set",
-    [],
-    "Any other setting of TrainConfig, as --set=ema=0.999; may be repeated.",
-)
+flags.adopt_module_key_flags(setting_flags)
 flags.DEFINE_boolean(
     "resume", True, "Go on with a run that was broken off in --out."
 )
@@ -158,7 +154,7 @@ def _config(recipe: Recipe | None) -> TrainConfig:
         changes = clip_flags.given(config.clip)
         changes |= {x: FLAGS[x].value for x in _OWN if FLAGS[x].present}
         config = _changed(config, changes)
-    changes = dict(_setting(text) for text in FLAGS.set)
+    changes = setting_flags.parse(TrainConfig, {"clip": "--clip"})
     if "steps" in changes and FLAGS["epochs"].present:
         raise app.UsageError("give either --epochs or --set=steps")
     return _changed(config, changes)
@@ -175,24 +171,6 @@ def _changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
         return config
     except (TypeError, ValueError) as error:
         raise app.UsageError(str(error)) from error
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    names = [field.name for field in dataclasses.fields(TrainConfig)]
-    if not equals or name not in names:
-        raise app.UsageError(
-            f"--set must be NAME=VALUE with one of {', '.join(names)}. "
-            f"Received: {text}"
-        )
-    if name == "clip":
-        raise app.UsageError("--set takes all but the clip: give --clip")
-    if value in ("true", "false"):
-        return name, value == "true"
-    try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):  # A word needs no quotes.
-        return name, value
 
 
 def _lists(

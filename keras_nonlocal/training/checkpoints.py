@@ -21,6 +21,7 @@ from absl import logging
 from keras_nonlocal.data.atomic_files import replacing
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.models.variants import Variant
+from keras_nonlocal.training.config import RunConfig
 from keras_nonlocal.training.config import TrainConfig
 
 _NAME = "state-{:06}.npz"
@@ -70,11 +71,31 @@ def run_settings(
         train_videos: Videos to train on.
         test_videos: Videos to test on.
     """
+    return settings_of(
+        config,
+        network,
+        train_videos=_fingerprint(train_videos),
+        test_videos=_fingerprint(test_videos),
+    )
+
+
+def settings_of(config: RunConfig, network: Any, **data: str) -> dict[str, Any]:
+    """What the results of a training run depend on, as JSON has it.
+
+    Args:
+        config: Settings.
+        network: The network, a dataclass.
+        **data: Fingerprints of what it is trained and tested on.
+
+    >>> from keras_nonlocal import Variant
+    >>> settings = settings_of(RunConfig(), Variant(), train_data="sha256 ...")
+    >>> list(settings)
+    ['config', 'network', 'train_data', 'backend']
+    """
     settings = {
         "config": dataclasses.asdict(config),
         "network": dataclasses.asdict(network),
-        "train_videos": _fingerprint(train_videos),
-        "test_videos": _fingerprint(test_videos),
+        **data,
         "backend": keras.backend.backend(),
     }
     return json.loads(json.dumps(settings))
@@ -319,11 +340,8 @@ class RunState(keras.callbacks.Callback):
 
 
 def _fingerprint(videos: VideoList) -> str:
-    paths = [os.path.abspath(path) for path in videos.paths]
-    folders = {os.path.dirname(path) for path in paths}
-    root = os.path.commonpath(folders) if folders else ""
     content = {
-        "paths": [path[len(root) :] for path in paths],
+        "paths": below_common_folder(videos.paths),
         "labels": videos.labels.tolist(),
         "class_names": videos.class_names,
         "segments": None
@@ -334,8 +352,25 @@ def _fingerprint(videos: VideoList) -> str:
         else [action.tolist() for action in videos.actions],
         "fps": videos.fps,
     }
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    return f"{len(videos)} videos, sha256 {digest[:16]}"
+    return f"{len(videos)} videos, {digest(content)}"
+
+
+def below_common_folder(paths: Sequence[str]) -> list[str]:
+    """Paths below the folder that all have in common, so that it may move.
+
+    >>> below_common_folder(["data/train/one.jpg", "data/train/more/two.jpg"])
+    ['/one.jpg', '/more/two.jpg']
+    """
+    paths = [os.path.abspath(path) for path in paths]
+    folders = {os.path.dirname(path) for path in paths}
+    root = os.path.commonpath(folders) if folders else ""
+    return [path[len(root) :] for path in paths]
+
+
+def digest(content: Any) -> str:
+    """A hash in words of what JSON can hold."""
+    text = json.dumps(content).encode()
+    return f"sha256 {hashlib.sha256(text).hexdigest()[:16]}"
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 """Training a network on a list of videos, and measuring it on another."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import time
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -16,7 +14,6 @@ from absl import logging
 
 from keras_nonlocal.data.pipeline import clip_dataset
 from keras_nonlocal.data.skips import SkipLog
-from keras_nonlocal.data.skips import TooManySkipsError
 from keras_nonlocal.data.videos import VideoList
 from keras_nonlocal.models.macs import count_macs
 from keras_nonlocal.models.memory import memory_plan
@@ -42,6 +39,8 @@ from keras_nonlocal.training.objective import loss_for
 from keras_nonlocal.training.objective import metrics_for
 from keras_nonlocal.training.objective import prepare_labels
 from keras_nonlocal.training.optimizers import make_optimizer
+from keras_nonlocal.training.plan import RunPlan
+from keras_nonlocal.training.plan import precision
 from keras_nonlocal.training.precise_bn import PreciseBatchNorm
 from keras_nonlocal.training.result import TrainResult
 from keras_nonlocal.training.run_folder import RunPage
@@ -50,53 +49,22 @@ from keras_nonlocal.training.run_folder import tensorboard
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class _Run(RunPlan):
     """A training run: who trains what on what, and how long.
 
     Attributes:
-        name: Of the network.
-        config: Settings.
         train_videos: Videos to train on.
         test_videos: Videos to test on.
-        devices: What trains.
-        out: Where files go.
-        skips: What could not be read.
     """
 
-    name: str
     config: TrainConfig
     train_videos: VideoList
     test_videos: VideoList
-    devices: Devices
-    out: pathlib.Path
-    skips: SkipLog
 
     @property
-    def epochs(self) -> int:
-        """Times that the network is tested and saved."""
-        return -(-self._steps // self._wanted_steps)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps before each of these, as many each time.
-
-        Together they are those asked for, rounded up to whole epochs.
-        """
-        return -(-self._steps // self.epochs)
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole training."""
-        return self.epochs * self.steps_per_epoch
-
-    @property
-    def _steps(self) -> int:
-        return self.config.num_steps(len(self.train_videos))
-
-    @property
-    def _wanted_steps(self) -> int:
-        one_pass = len(self.train_videos) // self.config.batch_size
-        return self.config.steps_per_epoch or one_pass
+    def count(self) -> int:
+        """Videos of one pass."""
+        return len(self.train_videos)
 
     def train_data(self, first_step: int = 0) -> tf.data.Dataset:
         """Batches of this process from a step on, for ever."""
@@ -105,11 +73,6 @@ class _Run:
     def test_data(self) -> tf.data.Dataset:
         """Batches of this process, once."""
         return self._dataset(self.test_videos, False, 0)
-
-    def file(self, name: str) -> pathlib.Path:
-        """Where this process writes a file that all of them have."""
-        path, index = self.out / name, self.devices.process[0]
-        return path.with_stem(f"{path.stem}_{index}") if index else path
 
     def clips_of(self, step: int) -> np.ndarray:
         """The clips of a step."""
@@ -184,7 +147,7 @@ def train(
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     skips = SkipLog(config.max_skipped)
-    run = _Run(name, config, train_videos, test_videos, devices, out, skips)
+    run = _Run(name, config, devices, out, skips, train_videos, test_videos)
     train_data = run.train_data()
     # For whoever finds the network in a file.
     variant = dataclasses.replace(
@@ -194,7 +157,7 @@ def train(
         crop_size=config.crop_size,
     )
     keras.utils.set_random_seed(config.seed)
-    with devices.scope(), _precision(config.precision):
+    with devices.scope(), precision(config.precision):
         model, variant = initial_network(
             variant,
             config,
@@ -217,7 +180,7 @@ def train(
         start = time.monotonic()
         history = _fit(run, fitted, variant, train_data, test, resume)
         seconds = time.monotonic() - start
-    with devices.alone(), _precision(config.precision):
+    with devices.alone(), precision(config.precision):
         activation = "sigmoid" if train_videos.multi_label else "softmax"
         trained = with_activation(model, variant, activation)
         if devices.is_first:
@@ -241,16 +204,6 @@ def _check_lists(train_videos: VideoList, test_videos: VideoList) -> None:
             "`train_videos` and `test_videos` must both have one class a "
             "video, or both several. Received: one list of each kind"
         )
-
-
-@contextlib.contextmanager
-def _precision(policy: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _fit(
@@ -278,7 +231,7 @@ def _fit(
     if test is not None:
         test_data = test.batches(test_data)
         callbacks.insert(0, test.callback())
-    try:
+    with run.skipping():
         check_dataset(train_data, model)
         with warnings.catch_warnings():
             # A test video that cannot be read makes the pass shorter than
@@ -297,13 +250,6 @@ def _fit(
                 verbose="auto" if run.devices.is_first else 0,
                 shuffle=False,  # The data set shuffles.
             )
-    except tf.errors.InvalidArgumentError:
-        # Of the pipeline's own error a page of traces is made on its way.
-        if run.skips.failure is None:
-            raise
-        raise TooManySkipsError(run.skips.failure) from None
-    finally:
-        run.skips.save(run.file("skipped.json"))
     if run.devices.is_first:
         return state.history
     before = state.history

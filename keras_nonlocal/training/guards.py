@@ -23,21 +23,24 @@ _LEAST_CLIPS = 8
 # Values that are normalised already: 0..1, -1..1 or standard deviations.
 _SMALL = 10.0
 _NAMED = 3
+# What reading the examples of a step again may raise.
+_UNREADABLE = (tf.errors.OpError, OSError, ValueError)
 
 
 class NonFiniteLossError(ValueError):
     """The loss is infinite or no number: training cannot go on."""
 
 
-class NaNGuard(keras.callbacks.Callback):
-    """Ends `fit` at the first loss that is not finite, and names the videos.
+class LossGuard(keras.callbacks.Callback):
+    """Ends `fit` at the first loss that is not finite, and names the files.
+
+    What the files of a step are, a subclass tells.
 
     Writes a JSON file that tells the epoch and the step, both as the progress
-    bar counts them; the step's number from the beginning of training, which
-    `clip_dataset` takes as `first_step`; the learning rate; the videos that the
-    step asked for, and those of the step before, whose update may have spoilt
-    the weights; the weights that are not finite; and what is odd about the
-    clips themselves.
+    bar counts them; the step's number from the beginning of training; the
+    learning rate; what the progress bar shows; the files that the step asked
+    for, and those of the step before, whose update may have spoilt the weights;
+    the weights that are not finite; and what is odd about the examples.
 
     In float16 gradients may overflow while the loss is finite: the optimizer
     skips such a step, and this does not end training.
@@ -45,49 +48,42 @@ class NaNGuard(keras.callbacks.Callback):
     Put it before all other callbacks, so that these do not save what is spoilt.
 
     Args:
-        videos: What is trained on.
-        batch_size: Clips of a step, over all processes.
-        seed: Of the data set.
         path: The JSON file.
-        read: Gives the clips of a step, to look at them: an array of the shape
-            `(batch_size, T, H, W, C)` for the number of the step from the
-            beginning of training. `None`: they are not looked at.
+
+    Attributes:
+        files_are: What the files are called in messages.
+        examples_are: What is taken from them.
+        advice: What may help.
 
     Raises:
         NonFiniteLossError: In `fit`.
         ValueError: In `fit`, if it does not know the steps of an epoch.
-
-    Example:
-
-    ```python
-    guard = NaNGuard(videos, 8, seed=0, path="runs/mine/nan_batch.json")
-    model.fit(data, steps_per_epoch=steps, callbacks=[guard], shuffle=False)
-    ```
     """
 
-    def __init__(
-        self,
-        videos: VideoList,
-        batch_size: int,
-        seed: int,
-        path: str | os.PathLike[str],
-        read: Callable[[int], np.ndarray] | None = None,
-    ) -> None:
+    files_are = "files"
+    examples_are = "examples"
+    advice = "Lower the learning rate, or mend the files"
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
         self.path = pathlib.Path(path)
-        self._videos = videos
-        self._batch_size = batch_size
-        self._seed = seed
-        self._read = read
         self._epoch = 0
         self._seen = -1
+
+    def files(self, step: int) -> list[str]:
+        """The files of a step, by its number from the beginning of training."""
+        raise NotImplementedError
+
+    def odd(self, step: int) -> dict[str, str]:
+        """What is odd about examples of a step, by their files."""
+        return {}
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks that steps can be told from each other."""
         if not self.params["steps"]:
             raise ValueError(
-                "`fit` must have `steps_per_epoch` for `NaNGuard` to know the "
-                "videos of a step. Received: none"
+                f"`fit` must have `steps_per_epoch` for `{type(self).__name__}`"
+                f" to know the {self.files_are} of a step. Received: none"
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -100,34 +96,35 @@ class NaNGuard(keras.callbacks.Callback):
         Keras gives the mean over the epoch so far: the first that is not
         finite is that of the step.
         """
-        loss = (logs or {}).get("loss", 0.0)
-        if not np.isfinite(loss):
+        logs = logs or {}
+        if not np.isfinite(logs.get("loss", 0.0)):
             # Several, where `steps_per_execution` is more than 1.
-            self._stop(float(loss), range(self._seen + 1, batch + 1))
+            self._stop(logs, range(self._seen + 1, batch + 1))
         self._seen = batch
 
-    def _stop(self, loss: float, batches: range) -> None:
+    def _stop(self, logs: dict, batches: range) -> None:
         start = self._epoch * self.params["steps"]
         steps = [start + batch for batch in batches]
         rate = self.model.optimizer.learning_rate
+        odd: dict[str, str] = {}
+        for step in steps:
+            odd |= self._odd(step)
         report: dict[str, Any] = {
-            "loss": str(loss),
+            "loss": str(float(logs["loss"])),
+            "logs": {name: str(value) for name, value in logs.items()},
             "epoch": self._epoch + 1,
             "step": batches[-1] + 1,
             "first_step": steps[0],
             "learning_rate": float(keras.ops.convert_to_numpy(rate)),
-            "videos": self._paths(steps),
-            "videos_before": self._paths([steps[0] - 1] if steps[0] else []),
+            self.files_are: [path for step in steps for path in self._of(step)],
+            f"{self.files_are}_before": self._of(steps[0] - 1),
             "weights": [
                 variable.path
                 for variable in self.model.weights
                 if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable)))
             ],
-            "odd_clips": {},
+            f"odd_{self.examples_are}": odd,
         }
-        if self._read is not None:
-            for step in steps:
-                report["odd_clips"] |= self._odd_clips(step, self._read)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, report)
@@ -136,39 +133,99 @@ class NaNGuard(keras.callbacks.Callback):
         raise NonFiniteLossError(self._message(report))
 
     def _message(self, report: dict[str, Any]) -> str:
-        paths = report["videos"]
+        paths = report[self.files_are]
         more = ", ..." if len(paths) > _NAMED else ""
         odd = "".join(
-            f"; the clip of {path} {what}"
-            for path, what in list(report["odd_clips"].items())[:_NAMED]
+            f"; that of {path} {what}"
+            for path, what in list(report[f"odd_{self.examples_are}"].items())[
+                :_NAMED
+            ]
         )
         return (
             f"The loss is no longer finite in epoch {report['epoch']}, step "
             f"{report['step']}: it is {report['loss']}, at a learning rate of "
-            f"about {report['learning_rate']:.3g}, on clips of "
+            f"about {report['learning_rate']:.3g}, on {self.examples_are} of "
             f"{', '.join(paths[:_NAMED])}{more}{odd}. {self.path} has all of "
-            "them. Lower the learning rate, or mend the videos"
+            f"them. {self.advice}"
         )
 
-    def _paths(self, steps: list[int]) -> list[str]:
+    def _of(self, step: int) -> list[str]:
+        """The files of a step, as far as it can be told."""
+        if step < 0:
+            return []
+        try:
+            return self.files(step)
+        except _UNREADABLE as error:
+            logging.warning("Step %d could not be read: %s", step, error)
+            return []
+
+    def _odd(self, step: int) -> dict[str, str]:
+        try:
+            return self.odd(step)
+        except _UNREADABLE as error:
+            logging.warning("Step %d could not be read: %s", step, error)
+            return {}
+
+
+class NaNGuard(LossGuard):
+    """Ends `fit` at the first loss that is not finite, and names the videos.
+
+    As `LossGuard` does; what `clip_dataset` takes as `first_step` is in the
+    JSON file.
+
+    Args:
+        videos: What is trained on.
+        batch_size: Clips of a step, over all processes.
+        seed: Of the data set.
+        path: The JSON file.
+        read: Gives the clips of a step, to look at them: an array of the shape
+            `(batch_size, T, H, W, C)` for the number of the step from the
+            beginning of training. `None`: they are not looked at.
+
+    Example:
+
+    ```python
+    guard = NaNGuard(videos, 8, seed=0, path="runs/mine/nan_batch.json")
+    model.fit(data, steps_per_epoch=steps, callbacks=[guard], shuffle=False)
+    ```
+    """
+
+    files_are = "videos"
+    examples_are = "clips"
+    advice = "Lower the learning rate, or mend the videos"
+
+    def __init__(
+        self,
+        videos: VideoList,
+        batch_size: int,
+        seed: int,
+        path: str | os.PathLike[str],
+        read: Callable[[int], np.ndarray] | None = None,
+    ) -> None:
+        super().__init__(path)
+        self._videos = videos
+        self._batch_size = batch_size
+        self._seed = seed
+        self._read = read
+
+    def files(self, step: int) -> list[str]:
+        """Paths of the videos of a step."""
         return [
             self._videos.paths[number]
-            for step in steps
             for number in step_videos(
                 self._videos, self._batch_size, self._seed, step
             )
         ]
 
-    def _odd_clips(
-        self, step: int, read: Callable[[int], np.ndarray]
-    ) -> dict[str, str]:
-        try:
-            odd = odd_clips(read(step))
-        except (tf.errors.OpError, OSError, ValueError) as error:
-            logging.warning("Step %d could not be read: %s", step, error)
+    def odd(self, step: int) -> dict[str, str]:
+        """What the clips of a step have that hardly is a video."""
+        if self._read is None:
             return {}
-        paths = self._paths([step])
-        return {paths[place]: what for place, what in odd.items()}
+        paths = self.files(step)
+        return {
+            paths[place]: what
+            for place, what in odd_clips(self._read(step)).items()
+        }
 
 
 def odd_clips(clips: np.ndarray) -> dict[int, str]:
@@ -187,6 +244,23 @@ def odd_clips(clips: np.ndarray) -> dict[int, str]:
         elif clip.size and np.all(clip == clip[:1, :1, :1]):
             colour = clip[0, 0, 0].tolist()
             odd[place] = f"has nothing but the colour {colour}"
+    return odd
+
+
+def odd_images(images: np.ndarray, sizes: np.ndarray) -> dict[int, str]:
+    """The same of images, in the upper left corners of a batch.
+
+    Args:
+        images: `(batch, H, W, C)`.
+        sizes: Height and width of each, `(batch, 2)`.
+
+    >>> odd_images(np.zeros((1, 8, 8, 3), "uint8"), np.array([[4, 4]]))
+    {0: 'has nothing but the colour [0, 0, 0]'}
+    """
+    odd = {}
+    for place, (height, width) in enumerate(sizes.tolist()):
+        for what in odd_clips(images[[place], None, :height, :width]).values():
+            odd[place] = what
     return odd
 
 

@@ -9,24 +9,26 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_nonlocal.training.config import TrainConfig
+from keras_nonlocal.training.config import RunConfig
 from keras_nonlocal.training.schedules import make_schedule
 
 # Scales and shifts of batch norms, by the names of their variables.
 _NOT_DECAYED = ("gamma", "beta")
+_BIAS = "bias"
 # Share of the last rate below which a rate has dropped. Warm-ups rise, and
 # schedules that are smooth fall by less in a step.
 _DROP = 0.9
 
 
 def make_optimizer(
-    config: TrainConfig, steps: int
+    config: RunConfig, steps: int, **arguments: Any
 ) -> keras.optimizers.Optimizer:
     """The optimizer that a configuration means.
 
     Args:
         config: Settings.
         steps: Of the whole training.
+        **arguments: Of `SGD`, beside those that the settings give.
 
     Returns:
         An `SGD` with a schedule. With `config.ema` it keeps averages of the
@@ -35,13 +37,13 @@ def make_optimizer(
 
     Example:
 
-    >>> from keras_nonlocal import ClipSpec
-    >>> make_optimizer(TrainConfig(ClipSpec(8, 8)), steps=1000).l2
+    >>> make_optimizer(RunConfig(), steps=1000).l2
     0.0001
     """
     # A cosine's last steps are drops by number only.
     has_drops = config.schedule == "steps"
-    keeps_average = config.ema is not None
+    if config.ema is not None:
+        arguments = {"ema_momentum": config.ema, **arguments}
     return SGD(
         make_schedule(config, steps),
         momentum=float(config.momentum),
@@ -49,8 +51,8 @@ def make_optimizer(
         l2=config.weight_decay,
         rescale_momentum=config.rescale_momentum and has_drops,
         global_clipnorm=config.clip_norm,
-        use_ema=keeps_average,
-        **({"ema_momentum": config.ema} if keeps_average else {}),
+        use_ema=config.ema is not None,
+        **arguments,
     )
 
 
@@ -82,11 +84,14 @@ class SGD(keras.optimizers.SGD):
             are sums of gradients times rates, and Keras goes on with those of
             the old rate. `torch.optim.SGD`, whose velocities know no rate,
             does the same thing implicitly.
+        bias_rate: Factor of the rate for biases (variables that are called
+            `bias`); Caffe2's Detectron takes 2.
+        decay_biases: Whether `l2` is for biases too; in Detectron it is not.
         **kwargs: Of `keras.optimizers.SGD`.
 
     Raises:
-        ValueError: If `l2` is negative, or if `rescale_momentum` is to go with
-            `gradient_accumulation_steps`, which would miss drops.
+        ValueError: If `l2` or `bias_rate` is negative, or if `rescale_momentum`
+            is to go with `gradient_accumulation_steps`, which would miss drops.
 
     Example:
 
@@ -101,11 +106,16 @@ class SGD(keras.optimizers.SGD):
         *,
         l2: float = 0.0,
         rescale_momentum: bool = False,
+        bias_rate: float = 1.0,
+        decay_biases: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, momentum, **kwargs)
-        if not 0 <= l2 < math.inf:
-            raise ValueError(f"`l2` must be 0 or positive. Received: {l2!r}")
+        for name, value in (("l2", l2), ("bias_rate", bias_rate)):
+            if not 0 <= value < math.inf:
+                raise ValueError(
+                    f"`{name}` must be 0 or positive. Received: {value!r}"
+                )
         if rescale_momentum and self.gradient_accumulation_steps:
             raise ValueError(
                 "`rescale_momentum` does not go with "
@@ -114,7 +124,10 @@ class SGD(keras.optimizers.SGD):
             )
         self.l2 = l2
         self.rescale_momentum = rescale_momentum
+        self.bias_rate = bias_rate
+        self.decay_biases = decay_biases
         self._is_decayed: tuple[bool, ...] = ()
+        self._is_bias: tuple[bool, ...] = ()
         if rescale_momentum:
             self._last_rate = self._add_number("last_rate", "zeros")
             self._ratio = self._add_number("ratio", "ones")
@@ -133,8 +146,10 @@ class SGD(keras.optimizers.SGD):
         if self.built:
             return
         super().build(variables)
+        self._is_bias = tuple(variable.name == _BIAS for variable in variables)
+        kept = _NOT_DECAYED if self.decay_biases else (*_NOT_DECAYED, _BIAS)
         self._is_decayed = tuple(
-            variable.name not in _NOT_DECAYED for variable in variables
+            variable.name not in kept for variable in variables
         )
 
     def apply(
@@ -164,6 +179,8 @@ class SGD(keras.optimizers.SGD):
                 velocity = self.momentums[index]
                 ratio = ops.cast(self._ratio, velocity.dtype)
                 self.assign(velocity, ops.multiply(velocity, ratio))
+            if self.bias_rate != 1.0 and self._is_bias[index]:
+                learning_rate = ops.multiply(learning_rate, self.bias_rate)
             super().update_step(gradient, variable, learning_rate)
 
     def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
@@ -184,6 +201,8 @@ class SGD(keras.optimizers.SGD):
             **super().get_config(),
             "l2": self.l2,
             "rescale_momentum": self.rescale_momentum,
+            "bias_rate": self.bias_rate,
+            "decay_biases": self.decay_biases,
         }
 
 

@@ -17,6 +17,7 @@ import itertools
 import os
 import re
 from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,10 +28,12 @@ from keras_nonlocal.models.variants import BLOCKS
 from keras_nonlocal.models.variants import STAGES
 from keras_nonlocal.models.variants import VARIANTS
 from keras_nonlocal.models.variants import Variant
+from keras_nonlocal.training.config import RunConfig
 from keras_nonlocal.training.config import TrainConfig
 from keras_nonlocal.weights.catalogue import CATALOGUE
 
 _NAME = re.compile(r"[a-z0-9_]+")
+_AnyRecipe = TypeVar("_AnyRecipe", bound="BaseRecipe")
 # Of a smoke run: depth 26 is the smallest, with two blocks a stage.
 _TINY_DEPTH = 26
 _TINY_WIDTH = 4
@@ -39,17 +42,15 @@ _TINY_GROUP = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """All that an experiment needs but the videos.
+class BaseRecipe:
+    """What recipes have in common, whatever they train.
 
     Attributes:
         name: Of the experiment, and of its file: small letters, digits, `_`.
         network: What is trained.
         config: How.
         dataset: On what, a word: `"kinetics400"`.
-        classes: Number of its classes; `None` for those of the videos.
-        protocol: How it is tested: a name of
-            `keras_nonlocal.evaluation.protocols.PROTOCOLS`.
+        classes: Number of its classes; `None` for those of the examples.
         published: Figures of the paper in percent, as `{"top1": 74.9}`; empty
             if it has none.
         source: Where the experiment comes from: a table of the paper or a code
@@ -59,36 +60,53 @@ class Recipe:
     """
 
     name: str
-    network: Variant
-    config: TrainConfig
+    network: Any
+    config: RunConfig
     dataset: str
     classes: int | None
-    protocol: str = "paper"
+    _: dataclasses.KW_ONLY
     published: dict[str, float] = dataclasses.field(default_factory=dict)
     source: str = ""
     released: str | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ValueError(
-                "Recipe: `name` must be small letters, digits and underscores. "
-                f"Received: {self.name!r}"
-            )
+            self._refuse("name", "small letters, digits and underscores")
         if self.classes is not None and self.classes < 1:
-            raise ValueError(
-                "Recipe: `classes` must be positive or None. "
-                f"Received: {self.classes!r}"
-            )
-        if self.protocol not in PROTOCOLS:
-            raise ValueError(
-                f"Recipe: `protocol` must be one of {tuple(PROTOCOLS)}. "
-                f"Received: {self.protocol!r}"
-            )
+            self._refuse("classes", "positive or None")
         if self.released not in (None, *CATALOGUE):
-            raise ValueError(
-                "Recipe: `released` must be an entry of list_weights() or "
-                f"None. Received: {self.released!r}"
-            )
+            self._refuse("released", "an entry of list_weights() or None")
+
+    def _refuse(self, name: str, expected: str) -> None:
+        raise ValueError(
+            f"{type(self).__name__}: `{name}` must be {expected}. "
+            f"Received: {getattr(self, name)!r}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(BaseRecipe):
+    """All that an experiment needs but the videos.
+
+    Attributes:
+        network: What is trained.
+        config: How.
+        protocol: How it is tested: a name of
+            `keras_nonlocal.evaluation.protocols.PROTOCOLS`.
+
+    The other attributes are those of
+    `keras_nonlocal.training.recipes.BaseRecipe`: `name`, `dataset`, `classes`
+    (`None` for those of the videos), `published`, `source`, `released`.
+    """
+
+    network: Variant
+    config: TrainConfig
+    protocol: str = "paper"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.protocol not in PROTOCOLS:
+            self._refuse("protocol", f"one of {tuple(PROTOCOLS)}")
 
     def select(self, videos: VideoList) -> VideoList:
         """The videos of a list that the experiment is about.
@@ -571,7 +589,11 @@ def something_something(name: str, weights: str) -> Recipe:
     )
 
 
-def load_recipe(path: str | os.PathLike[str], smoke: bool = False) -> Recipe:
+def load_recipe(
+    path: str | os.PathLike[str],
+    smoke: bool = False,
+    kind: type[_AnyRecipe] = Recipe,  # type: ignore[assignment]
+) -> _AnyRecipe:
     """Runs a file of `zoo/configs`, or one like it.
 
     The file is a Python program, which can do all that one can: load none that
@@ -579,8 +601,10 @@ def load_recipe(path: str | os.PathLike[str], smoke: bool = False) -> Recipe:
 
     Args:
         path: A Python file with a function `get_config(smoke=False)` that
-            gives a `Recipe`.
+            gives a recipe.
         smoke: What to call it with.
+        kind: What it has to give: a `Recipe`, for videos, or a
+            `DetectorRecipe`, for a detector on images.
 
     Returns:
         The recipe.
@@ -600,13 +624,13 @@ def load_recipe(path: str | os.PathLike[str], smoke: bool = False) -> Recipe:
             f"{path} must be a recipe. Running it failed: "
             f"{type(error).__name__}: {error}"
         ) from error
-    if not isinstance(recipe, Recipe):
+    if not isinstance(recipe, kind):
         found = "no such function"
         if callable(get_config):
             found = f"one that gives {type(recipe).__name__}"
         raise ValueError(
             f"{path} must have a function get_config(smoke=False) that gives a "
-            f"Recipe. Received: {found}"
+            f"{kind.__name__}. Received: {found}"
         )
     return recipe
 

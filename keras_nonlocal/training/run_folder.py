@@ -11,6 +11,7 @@ import pathlib
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -140,6 +141,9 @@ class RunPage(keras.callbacks.Callback):
         state: What knows of all epochs, also those before an interruption.
         about: How the run was made, as `begin_run` has written it.
         skips: What could not be read.
+        draw: Gives the curves as a PNG, of the title and the history; `None`
+            where there is nothing to draw. Default: loss and metrics, in
+            training and testing.
     """
 
     def __init__(
@@ -149,9 +153,11 @@ class RunPage(keras.callbacks.Callback):
         state: RunState,
         about: Mapping[str, Any],
         skips: SkipLog | None = None,
+        draw: Callable[[str, Mapping[str, list]], bytes | None] | None = None,
     ) -> None:
         super().__init__()
         self.folder = pathlib.Path(folder)
+        self._draw_curves = draw or _curves
         self._title = title
         self._state = state
         self._about = about
@@ -214,11 +220,10 @@ class RunPage(keras.callbacks.Callback):
             logging.warning("The history could not be written: %s", error)
 
     def _draw(self) -> None:
-        history = self._state.history
-        if "val_loss" not in history:
-            return
         try:
-            png = figures.training_curves({self._title: history})
+            png = self._draw_curves(self._title, self._state.history)
+            if png is None:
+                return
             with replacing(self.folder / "curves.png") as file:
                 file.write(png)
         except ImportError as error:
@@ -226,19 +231,20 @@ class RunPage(keras.callbacks.Callback):
         except OSError as error:
             logging.warning("The curves could not be written: %s", error)
         else:
-            self._curves = report.picture(png, "Loss and accuracy over epochs")
+            self._curves = report.picture(png, "Losses and scores over epochs")
         self._drawn = time.monotonic()
 
     def _write_page(self, status: str) -> None:
         self._written = time.monotonic()
         now = datetime.datetime.now().isoformat(" ", "seconds")
+        unit = "clip" if self._skips is None else self._skips.unit
         sections = [
             report.paragraph(status),
             report.paragraph(f"Written {now}.", note=True),
             self._curves,
             report.heading("Epochs"),
             _epoch_table(self._state.epoch_logs),
-            report.heading("Clips that could not be read"),
+            report.heading(f"{unit.capitalize()}s that could not be read"),
             *_skipped(self._skips),
             report.heading("How this is made"),
             report.code(json.dumps(self._about, indent=1)),
@@ -279,14 +285,22 @@ def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else "-"
 
 
+def _curves(title: str, history: Mapping[str, list]) -> bytes | None:
+    """Loss and metrics in training and in the tests after it."""
+    if "val_loss" not in history:
+        return None
+    return figures.training_curves({title: history})
+
+
 def _skipped(skips: SkipLog | None) -> list[str]:
     if skips is None:
         return [report.paragraph("They were not counted.")]
     summary = skips.summary()
+    skipped = summary[f"{skips.unit}s_skipped"]
+    total = skipped + summary[f"{skips.unit}s_read"]
     count = (
-        f"{summary['clips_skipped']:,} of "
-        f"{summary['clips_skipped'] + summary['clips_read']:,} clips since the "
-        "run was last started."
+        f"{skipped:,} of {total:,} {skips.unit}s since the run was last "
+        "started."
     )
     reasons = list(summary["skipped"].items())[:_SHOWN]
     if not reasons:

@@ -8,12 +8,14 @@ from keras import ops
 from keras.optimizers.schedules import CosineDecay
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_nonlocal.training.config import TrainConfig
+from keras_nonlocal.training.config import RunConfig
 
 _FACTOR = 0.1  # Of a drop.
+# What float64 may lack of a whole number of steps.
+_ROUNDING = 1e-6
 
 
-def make_schedule(config: TrainConfig, steps: int) -> LearningRateSchedule:
+def make_schedule(config: RunConfig, steps: int) -> LearningRateSchedule:
     """The learning rate that a configuration means.
 
     It rises in equal steps from `warmup_start * peak_rate` to `peak_rate` over
@@ -32,20 +34,19 @@ def make_schedule(config: TrainConfig, steps: int) -> LearningRateSchedule:
 
     Example:
 
-    >>> from keras_nonlocal import ClipSpec
-    >>> config = TrainConfig(
-    ...     ClipSpec(8, 8), schedule="steps", drops=(0.375, 0.75), warmup=0.0
-    ... )
+    >>> config = RunConfig(schedule="steps", drops=(0.375, 0.75), warmup=0.0)
     >>> rate = make_schedule(config, steps=400)
     >>> [round(float(rate(step)), 6) for step in (0, 149, 150, 300)]
     [0.01, 0.01, 0.001, 0.0001]
     """
     if steps < 1:
         raise ValueError(
-            f"`steps` must be 1 or more. Received: {steps}: the training has "
-            "fewer videos than a batch"
+            f"`steps` must be 1 or more. Received: {steps}: there is less to "
+            "train on than a batch"
         )
-    peak, warmup = config.peak_rate, int(config.warmup * steps)
+    peak = config.peak_rate
+    # A share that was a number of steps comes out as that again.
+    warmup = int(config.warmup * steps + _ROUNDING)
     if config.schedule == "cosine":
         return CosineDecay(
             config.warmup_start * peak if warmup else peak,

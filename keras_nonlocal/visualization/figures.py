@@ -11,6 +11,9 @@ import numpy as np
 
 # Okabe and Ito's colours, distinct to colour-blind eyes.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLES = ("-", "--", "-.", ":")
+# Values that are marked: more of them would run together.
+_MARKED = 40
 # Classes of a confusion matrix whose shares, and whose names, can be read.
 _MAX_CELLS = 12
 _MAX_NAMES = 60
@@ -80,6 +83,44 @@ def training_curves(
     for panel in panels[1:]:
         panel.set_ylim(0, 1.02)
     panels[-1].legend(fontsize=8, loc="lower right")
+    return png(figure)
+
+
+def epoch_curves(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+) -> bytes:
+    """Lines over epochs, a panel for each kind of measure, side by side.
+
+    Args:
+        panels: For the title of each panel its lines by their names: a value
+            for every epoch, NaN where nothing was measured.
+
+    Returns:
+        A PNG.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5 * len(panels), 3.8), layout="constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for panel, (title, lines) in zip(grid, panels.items(), strict=True):
+        for number, (name, values) in enumerate(lines.items()):
+            measured = np.asarray(values, "float64")
+            epochs = 1 + np.flatnonzero(np.isfinite(measured))
+            panel.plot(
+                epochs,
+                measured[epochs - 1],
+                # Beside the colours, for who cannot tell them apart.
+                _STYLES[number % len(_STYLES)],
+                marker="." if len(epochs) <= _MARKED else None,
+                color=COLOURS[number % len(COLOURS)],
+                label=name,
+            )
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.set_ylim(bottom=0)
+        panel.set(xlabel="epoch", title=title)
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
     return png(figure)
 
 

@@ -17,7 +17,8 @@ _PAGE = string.Template(
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem;
        padding: 1rem 1.25rem 4rem; color: #1c1c1c; background: #fff; }
-h1 { margin-bottom: .2rem; } h2 { margin-top: 2.2rem; }
+h1 { margin-bottom: .2rem; overflow-wrap: anywhere; }
+h2 { margin-top: 2.2rem; }
 table { border-collapse: collapse; }
 .wide { overflow-x: auto; } p { overflow-wrap: anywhere; }
 th, td { padding: .35rem .9rem .35rem 0; text-align: left; }

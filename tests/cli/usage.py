@@ -14,6 +14,7 @@ from absl.testing import flagsaver
 
 name = sys.argv[1]
 command = importlib.import_module(name)
+exec(sys.argv[2])
 for arguments in json.load(sys.stdin):
     status = 0
     with flagsaver.flagsaver():
@@ -25,24 +26,31 @@ for arguments in json.load(sys.stdin):
 """
 
 
-def run(command, uses):
+def run(command, uses, prepare=""):
     """What a command says for each of its uses, in one process.
 
     Args:
         command: Its name.
         uses: The arguments of each use.
+        prepare: Code to run before.
 
     Returns:
         For each the status, 0 or more, and the output.
     """
     result = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, f"keras_nonlocal.cli.{command}"],
+        [
+            sys.executable,
+            "-c",
+            _SCRIPT,
+            f"keras_nonlocal.cli.{command}",
+            prepare,
+        ],
         input=json.dumps(list(uses)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         text=True,
-        timeout=100,
+        timeout=300,
     )
     assert "Traceback" not in result.stdout, result.stdout
     pattern = r"^status (\d+|None)\n"
@@ -63,7 +71,12 @@ def check_refused(command, uses):
         command: Its name.
         uses: By the arguments of each use, a part of what it says.
     """
+    check_said(uses, run(command, uses))
+
+
+def check_said(uses, said):
+    """The same of uses that were run already, by what `run` returned."""
     for (arguments, message), (status, output) in zip(
-        uses.items(), run(command, uses), strict=True
+        uses.items(), said, strict=True
     ):
         assert status == 1 and message in output, (arguments, output)

@@ -42,6 +42,6 @@ def test_rate_and_steps_follow_the_batch():
         steps=1000,
     )
     assert config.peak_rate == pytest.approx(0.0025)
-    assert config.num_steps(num_videos=100) == 4000
+    assert config.num_steps(100) == 4000
     passes = TrainConfig(ClipSpec(8), batch_size=8, epochs=3)
-    assert passes.num_steps(num_videos=100) == 36
+    assert passes.num_steps(100) == 36

@@ -60,6 +60,26 @@ def by_caffe2(gradients, nesterov, l2, rescale=True):
     return results
 
 
+def test_biases_may_be_treated_as_in_detectron(gradients):
+    """At twice the rate, which is in the velocities, and without decay."""
+    optimizer = SGD(
+        RATE,
+        MOMENTUM,
+        l2=L2,
+        rescale_momentum=True,
+        bias_rate=2.0,
+        decay_biases=False,
+    )
+    kernel, bias, gamma = trained(optimizer, gradients)
+    expected = by_caffe2(gradients, False, L2)
+    assert max(differences([kernel, gamma], expected[::2])) < 1e-12
+    doubled = {**gradients, "bias": 2 * gradients["bias"]}
+    # The weight to begin with is the last row; it is not doubled.
+    doubled["bias"][-1] = gradients["bias"][-1]
+    (difference,) = differences([bias], [by_caffe2(doubled, False, 0.0)[1]])
+    assert difference < 1e-12
+
+
 def by_torch(gradients, nesterov, l2, clip=None):
     torch = pytest.importorskip("torch")
     weights = [
@@ -281,5 +301,7 @@ def test_the_optimizer_of_a_configuration():
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match="`l2` must be 0 or pos.*: -0.1"):
         SGD(0.1, l2=-0.1)
+    with pytest.raises(ValueError, match="`bias_rate` must be 0 or.*: -2"):
+        SGD(0.1, bias_rate=-2)
     with pytest.raises(ValueError, match="does not go with.*: 2"):
         SGD(0.1, rescale_momentum=True, gradient_accumulation_steps=2)

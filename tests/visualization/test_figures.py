@@ -50,6 +50,16 @@ def shown(png):
     return {tuple(pixel) for pixel in decode(png).reshape(-1, 3)}
 
 
+def test_epoch_curves_show_every_line_and_pass_over_what_is_missing():
+    lines = {"one": [1.0, float("nan"), 0.5], "other": [0.2, 0.4, 0.3]}
+    one = figures.epoch_curves({"loss": {"one": lines["one"]}})
+    two = figures.epoch_curves({"loss": lines, "score": lines})
+    assert BLUE in shown(one) and ORANGE not in shown(one)
+    assert {BLUE, ORANGE} <= shown(two)
+    height, width, _ = decode(one).shape
+    assert decode(two).shape == (height, 2 * width, 3)
+
+
 def test_error_curves_show_every_network_and_panel(rng):
     def errors():
         return rng.uniform(0.1, 0.5, (2, 3, 4))

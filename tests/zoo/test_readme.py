@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 
 import numpy as np
@@ -72,6 +73,32 @@ def test_measured_figures_of_several_classes(zoo):
     scores = np.array([[0.9, 0.1], [0.2, 0.1]], "float32")
     evaluation(videos, scores).to_json(zoo / "results" / "mine.json")
     assert readme._measured("mine").startswith("[mAP 100.0 (10 whole frames")
+
+
+def test_measured_figures_of_a_detector(zoo):
+    found = {"AP": 0.39, "AP50": 0.611, "AP75": None}
+    figures = {"box": found, "mask": {"AP": 0.355}, "images": 5000}
+    (zoo / "results" / "mine.json").write_text(json.dumps(figures))
+    assert readme._measured("mine") == (
+        "[box AP 39.0, box AP50 61.1, mask AP 35.5 (5,000 images)]"
+        "(results/mine.json)"
+    )
+
+
+def test_what_was_learnt_by_heart_is_linked(zoo):
+    assert readme._learnt_by_heart() == []
+    found = {
+        "box": {"AP50": 0.97},
+        "mask": {"AP50": 0.951},
+        "seconds": 200.4,
+        "machine": "x86_64, 2 cores",
+    }
+    (zoo / "results" / "coco_overfit.json").write_text(json.dumps(found))
+    (line,) = readme._learnt_by_heart()
+    assert line.endswith(
+        "[box AP50 0.97, mask AP50 0.95 in 200 s](results/coco_overfit.json) "
+        "(x86_64, 2 cores)"
+    )
 
 
 def test_studies_are_linked_by_their_titles(zoo):

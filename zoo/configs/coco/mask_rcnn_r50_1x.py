@@ -1,0 +1,34 @@
+r"""Mask R-CNN ResNet-50-FPN, COCO, 1x.
+
+    python -m keras_nonlocal.cli.detect train \
+        --recipe zoo/configs/coco/mask_rcnn_r50_1x.py \
+        --annotations TRAIN.json --images TRAIN \
+        --test_annotations VAL.json --test_images VAL \
+        --out runs/mask_rcnn_r50_1x
+    python -m keras_nonlocal.cli.detect evaluate \
+        --model runs/mask_rcnn_r50_1x/model.keras \
+        --annotations VAL.json --images VAL
+
+From an ImageNet network, 90k steps of 16 images: 2 on each of 8 GPUs. With
+fewer GPUs, rate and steps follow the batch. The paper does not give its
+schedule; training.detector_recipes says what is known and what is a guess.
+
+Paper, table 5: box AP 38.0, box AP50 59.6, box AP75 41.0, mask AP 34.6, mask
+AP50 56.4, mask AP75 36.5.
+Released: detectron2_mask_rcnn_R_50_FPN_noaug_1x.
+Measured: nothing.
+"""
+
+from keras_nonlocal.training.detector_recipes import DetectorRecipe
+from keras_nonlocal.training.detector_recipes import coco
+
+
+def get_config(smoke: bool = False) -> DetectorRecipe:
+    recipe = coco(
+        "mask_rcnn_r50_1x",
+        "r50",
+        "1x",
+        nonlocal_blocks=0,
+        released="detectron2_mask_rcnn_R_50_FPN_noaug_1x",
+    )
+    return recipe.smoke() if smoke else recipe

@@ -1,0 +1,34 @@
+r"""NL Mask R-CNN ResNeXt-152 32x8d-FPN, 1 non-local block, COCO, 1x.
+
+    python -m keras_nonlocal.cli.detect train \
+        --recipe zoo/configs/coco/nl_mask_rcnn_x152_1x.py \
+        --annotations TRAIN.json --images TRAIN \
+        --test_annotations VAL.json --test_images VAL \
+        --out runs/nl_mask_rcnn_x152_1x
+    python -m keras_nonlocal.cli.detect evaluate \
+        --model runs/nl_mask_rcnn_x152_1x/model.keras \
+        --annotations VAL.json --images VAL
+
+From an IN5k network, 260k steps of 8 images, one on each of 8 GPUs:
+Detectron's schedule for this network (s1x). With fewer GPUs, rate and steps
+follow the batch. The paper does not give its schedule;
+training.detector_recipes says what is known and what is a guess.
+
+Paper, table 5: box AP 45.0, box AP50 67.8, box AP75 48.9, mask AP 40.3, mask
+AP50 64.4, mask AP75 42.8.
+Released: nothing.
+Measured: nothing.
+"""
+
+from keras_nonlocal.training.detector_recipes import DetectorRecipe
+from keras_nonlocal.training.detector_recipes import coco
+
+
+def get_config(smoke: bool = False) -> DetectorRecipe:
+    recipe = coco(
+        "nl_mask_rcnn_x152_1x",
+        "x152",
+        "1x",
+        nonlocal_blocks=1,
+    )
+    return recipe.smoke() if smoke else recipe
