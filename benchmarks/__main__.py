@@ -1,6 +1,6 @@
 """Measures speed and memory: python -m benchmarks [--only operation] [--quick].
 
-Sections: operation, networks, runtimes, pipeline. Each writes
+Sections: operation, networks, runtimes, pipeline, roi_align. Each writes
 `benchmarks/results/SECTION_MACHINE.json` as it goes; at the end the page and
 the pictures of that folder are made from all files in it.
 """

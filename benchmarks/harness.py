@@ -52,6 +52,7 @@ PACKAGES = (
     "tensorflow",
     "tf2onnx",
     "torch",
+    "torchvision",
 )
 
 
@@ -113,6 +114,9 @@ class Settings:
         limit: Longest time that a call may take, in seconds.
         set_up_limit: The same of getting ready.
         minutes: After which no case is begun.
+        has_pool: Whether TensorFlow's own pool of memory is on where time is
+            measured. Up to glibc 2.37 the system's allocator gives fresh
+            pages for most large aligned tensors that vary in size.
     """
 
     seconds: float = 10.0
@@ -120,6 +124,7 @@ class Settings:
     limit: float = 60.0
     set_up_limit: float = 240.0
     minutes: float = 10.0
+    has_pool: bool = False
 
 
 class SideError(Exception):
@@ -135,10 +140,11 @@ class Workers:
 
     Args:
         tunables: `GLIBC_TUNABLES` of all of them.
+        has_pool: Whether TensorFlow's own pool of memory is on.
     """
 
-    def __init__(self, tunables: str) -> None:
-        self._environment = _environment(tunables)
+    def __init__(self, tunables: str, has_pool: bool = False) -> None:
+        self._environment = _environment(tunables, has_pool)
         self._running: dict[str, tuple[subprocess.Popen, Any]] = {}
 
     def __enter__(self) -> "Workers":
@@ -239,7 +245,7 @@ def run(
     started, most = time.monotonic(), 60 * settings.minutes
     with_memory = [case for case in cases if case.memory]
     for_times = _TIMING_SHARE * most if with_memory else most
-    with Workers(KEEP) as workers:
+    with Workers(KEEP, settings.has_pool) as workers:
         for number, case in enumerate(cases, 1):
             begun = time.monotonic()
             if begun - started > for_times:
@@ -489,7 +495,7 @@ def _memory_text(row: dict) -> str:
     )
 
 
-def _environment(tunables: str) -> dict[str, str]:
+def _environment(tunables: str, has_pool: bool) -> dict[str, str]:
     cores = str(num_cores())
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     chosen = {
@@ -501,7 +507,7 @@ def _environment(tunables: str) -> dict[str, str]:
         "TF_CPP_MIN_LOG_LEVEL": "2",
         # Else TensorFlow has a pool of its own, to which none of the above
         # applies and which returns nothing.
-        "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1",
+        "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "0" if has_pool else "1",
     }
     # What would make the machine of one user unlike another's.
     kept = {

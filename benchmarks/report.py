@@ -10,12 +10,14 @@ import statistics
 
 from benchmarks import harness
 from benchmarks import operation
+from benchmarks import roi_align
 
 _TITLES = {
     "operation": "The operation alone",
     "networks": "Whole networks",
     "runtimes": "The exported network in other runtimes",
     "pipeline": "Decoding and the input pipeline",
+    "roi_align": "RoIAlign on a feature pyramid",
 }
 _COLOURS = {
     "Keras plain": "tab:orange",
@@ -171,6 +173,7 @@ def aims(sections):
     return [
         *_operation_aims(cases.get("operation", {})),
         *_network_aims(cases.get("networks", {}), cases.get("runtimes", {})),
+        *_roi_align_aims(cases.get("roi_align", {})),
     ]
 
 
@@ -254,6 +257,14 @@ def _network_aims(networks, runtimes):
             + (speed(case, best(case, "ours"), best(case, "PyTorch")),)
         )
     return rows
+
+
+def _roi_align_aims(cases):
+    case = cases.get(roi_align.name_of(512, 7, 2, True))
+    return [
+        ("RoIAlign, 512 regions of 7x7", "forward+backward over torchvision")
+        + (">=", 1, speed(case, "ours", roi_align.PEER))
+    ]
 
 
 def side_of(case, name):
@@ -499,6 +510,23 @@ def _pipeline_tables(result, _):
     return [*lines, *_left_out(result["cases"])]
 
 
+def _roi_align_tables(result, picture):
+    version = result["machine"]["packages"].get(roi_align.PEER)
+    sizes = [case["about"] for case in result["cases"][:1]]
+    return [
+        *(
+            f"Images of {about['height']}x{about['width']}, four levels of "
+            f"{about['channels']} channels, float32."
+            for about in sizes
+        ),
+        f"torchvision: {version or 'not installed'}. Where time is measured,",
+        "TensorFlow has its own pool of memory: without it, most of its time",
+        "goes into fresh pages, of which PyTorch needs hardly any.",
+        "",
+        *_side_tables(result, picture),
+    ]
+
+
 def _left_out(cases):
     """Why sides have no figures; each reason once."""
     found = {}
@@ -525,6 +553,7 @@ _SECTION_TABLES = {
     "networks": _side_tables,
     "runtimes": _side_tables,
     "pipeline": _pipeline_tables,
+    "roi_align": _roi_align_tables,
 }
 
 

@@ -9,6 +9,7 @@ from benchmarks import harness
 from benchmarks import networks
 from benchmarks import operation
 from benchmarks import pipeline
+from benchmarks import roi_align
 from benchmarks import runtimes
 
 SECTIONS = {
@@ -16,6 +17,7 @@ SECTIONS = {
     "networks": networks.measure,
     "runtimes": runtimes.measure,
     "pipeline": pipeline.measure,
+    "roi_align": roi_align.measure,
 }
 
 
@@ -79,7 +81,8 @@ def measure(name, path, quick=False, memory=True, scale=1.0, resume=False):
         "allocator": {
             "timed": harness.KEEP,
             "memory": harness.RETURN,
-            "tensorflow": "TF_ONEDNN_USE_SYSTEM_ALLOCATOR=1",
+            "tensorflow": "TF_ONEDNN_USE_SYSTEM_ALLOCATOR=1 unless a case has "
+            "a pool",
         },
         "peaks": peaks,
         "matmul": matmul,
