@@ -29,8 +29,13 @@ MAY_IMPORT = {
     "export": _JOINING | _SIDE,
     "cli": _JOINING | _SIDE,
 }
-# What keras.ops has no equal for: a fused kernel, a loop of one step at a time.
-TENSORFLOW_BELOW_DATA = {"ops/chunks.py", "ops/normalization.py"}
+# What keras.ops has no equal for: a fused kernel, a loop of one step at a time,
+# sums over replicas.
+TENSORFLOW_BELOW_DATA = {
+    "detection/replicas.py",
+    "ops/chunks.py",
+    "ops/normalization.py",
+}
 ONLY_IN = {
     "apache_beam": {"data/beam.py"},
     "av": {
@@ -47,6 +52,7 @@ ONLY_IN = {
     "keras_cv": {"data/keras_cv_layers.py"},
     "matplotlib": {
         "visualization/attention_figures.py",
+        "visualization/detection_figures.py",
         "visualization/figures.py",
         "visualization/frame_strip.py",
     },
@@ -96,7 +102,7 @@ def test_networks_run_on_every_backend():
     offenders = [
         f"{name}: {target}"
         for name, targets in modules()
-        if package(name) in ("ops", "layers", "models")
+        if package(name) in ("ops", "layers", "models", "detection")
         and name not in TENSORFLOW_BELOW_DATA
         for target in targets
         if target.split(".")[0] in ("tensorflow", "jax", "torch")

@@ -3,6 +3,7 @@
 After a wanted change: `python tests/test_public_api.py` writes it anew.
 """
 
+import dataclasses
 import importlib.util
 import inspect
 import pathlib
@@ -41,6 +42,9 @@ def test_everything_public_has_a_docstring_with_its_arguments():
             continue
         doc = inspect.getdoc(value)
         assert doc, name
+        if dataclasses.is_dataclass(value):
+            # Fields of a base are described there.
+            doc += "".join(base.__doc__ for base in value.__mro__[1:-1])
         for parameter in inspect.signature(value).parameters:
             if parameter not in ("kwargs", "args"):
                 assert f"{parameter}:" in doc, f"{name}: {parameter}"

@@ -16,6 +16,7 @@ import sys
 import pytest
 
 from benchmarks import report
+from tests.training.detector_images import write_images
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -79,6 +80,7 @@ GUIDES = {
     "insertion": 3,
     "speed": 1,
     "paper_and_code": 1,
+    "detection": 2,
 }
 SETUP = """
 import shutil
@@ -91,6 +93,7 @@ make_relation_dataset("made", 8, 2, num_frames=40, progress=False)
 shutil.copytree("made/train", "videos")
 shutil.copy("made/test/same_colour/000001.mp4", "some.mp4")
 """
+
 CHECKS = {
     "readme": """
 assert model.output_shape == (None, 2)
@@ -116,6 +119,10 @@ assert os.path.getsize("seen.gif") > 10_000
 assert len(nonlocal_layers(with_blocks)) == 2
 assert own.output_shape == (None, 5)
 assert video_network.output_shape == (None, 10)
+""",
+    "detection": """
+assert result.summary()["images"] == 2
+assert os.path.exists("found/index.html")
 """,
     "speed": "assert folded.output_shape == frugal.output_shape == (None, 10)",
 }
@@ -147,6 +154,8 @@ def test_code_runs(tmp_path):
             f"\nprint({name!r}, flush=True)\n"
             + (text if name == "readme" else f"exec({text!r}, dict(globals()))")
         )
+    objects, _ = write_images(tmp_path / "pictures", 4)
+    objects.rename(tmp_path / "objects.json")
     script = tmp_path / "pages.py"
     script.write_text("\n".join(parts))
     # Nobody likes to see a warning of what they have copied.

@@ -181,6 +181,10 @@ class MaskRCNN(keras.Model):
         super().__init__(
             name=name or _name(variant), dtype=dtype, autocast=False, **kwargs
         )
+        if keras.backend.backend() == "tensorflow":
+            # Until `compile` says otherwise: on a GPU Keras takes XLA, which
+            # compiles anew for each size of images.
+            self.jit_compile = False
         self.variant = variant
         with _global_policy(self.dtype_policy):
             self.normalize = ClipNormalization(
@@ -470,86 +474,6 @@ class MaskRCNN(keras.Model):
         return {**found, "boxes": boxes, "masks": masks}
 
 
-def MaskRCNN50(
-    nonlocal_blocks=1,
-    weights=None,
-    backbone_weights=None,
-    classes=None,
-    preset=None,
-    name=None,
-):
-    """Mask R-CNN with ResNet-50, as in table 5 of the paper.
-
-    Args:
-        nonlocal_blocks: 1 for the paper's detector, 0 for its baseline.
-        weights: As of `MaskRCNN`. Weights of the baseline may be loaded into
-            the detector with a block, which leaves their outputs as they are.
-        backbone_weights: As of `MaskRCNN`.
-        classes: Number of classes, without the background. If `weights` are
-            of another number, the layers that depend on it (`box_classes`,
-            `box_deltas`, `mask_logits`) are left random. Default: that of the
-            weights, or 80.
-        preset: A key of `PRESETS`: whose settings and image statistics hold.
-            Default: those that `weights` were trained with, or
-            `"detectron2"`.
-        name: Of the model.
-
-    Returns:
-        A `MaskRCNN`.
-
-    Raises:
-        ValueError: If an argument is not as described.
-
-    Example:
-
-    >>> MaskRCNN50(classes=3).trunk.get_layer("nonlocal_res4_4").output.shape
-    (None, None, None, 1024)
-    """
-    return _detector(
-        "r50", nonlocal_blocks, weights, backbone_weights, classes, preset, name
-    )
-
-
-def MaskRCNN101(
-    nonlocal_blocks=1,
-    weights=None,
-    backbone_weights=None,
-    classes=None,
-    preset=None,
-    name=None,
-):
-    """Mask R-CNN with ResNet-101; arguments as of `MaskRCNN50`."""
-    return _detector(
-        "r101",
-        nonlocal_blocks,
-        weights,
-        backbone_weights,
-        classes,
-        preset,
-        name,
-    )
-
-
-def MaskRCNN152(
-    nonlocal_blocks=1,
-    weights=None,
-    backbone_weights=None,
-    classes=None,
-    preset=None,
-    name=None,
-):
-    """Mask R-CNN with ResNeXt-152 32x8d; arguments as of `MaskRCNN50`."""
-    return _detector(
-        "x152",
-        nonlocal_blocks,
-        weights,
-        backbone_weights,
-        classes,
-        preset,
-        name,
-    )
-
-
 def _detector(
     trunk, nonlocal_blocks, weights, backbone_weights, classes, preset, name
 ):
@@ -574,6 +498,73 @@ def _detector(
         variant = dataclasses.replace(variant, classes=classes)
         weights = pretrained.find_for_classes(weights, variant)
     return MaskRCNN(variant, weights, backbone_weights, name)
+
+
+_DOCSTRING = """{summary}
+
+    Args:
+        nonlocal_blocks: 1 for the paper's detector, 0 for its baseline.
+        weights: As of `MaskRCNN`. Weights of the baseline may be loaded into
+            the detector with a block, which leaves their outputs as they are.
+        backbone_weights: As of `MaskRCNN`.
+        classes: Number of classes, without the background. If `weights` are
+            of another number, the layers that depend on it (`box_classes`,
+            `box_deltas`, `mask_logits`) are left random. Default: that of the
+            weights, or 80.
+        preset: A key of `PRESETS`: whose settings and image statistics hold.
+            Default: those that `weights` were trained with, or
+            `"detectron2"`.
+        name: Of the model.
+
+    Returns:
+        A `MaskRCNN`.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+
+    ```python
+    model = {name}(classes=3)
+    model.compile("sgd")
+    model.fit(batches)  # Of coco_dataset(..., training=True).
+    ```
+    """
+
+
+def _constructor(name, trunk, summary):
+    def constructor(
+        nonlocal_blocks=1,
+        weights=None,
+        backbone_weights=None,
+        classes=None,
+        preset=None,
+        name=None,
+    ):
+        return _detector(
+            trunk,
+            nonlocal_blocks,
+            weights,
+            backbone_weights,
+            classes,
+            preset,
+            name,
+        )
+
+    constructor.__name__ = constructor.__qualname__ = name
+    constructor.__doc__ = _DOCSTRING.format(name=name, summary=summary)
+    return constructor
+
+
+MaskRCNN50 = _constructor(
+    "MaskRCNN50", "r50", "Mask R-CNN with ResNet-50 (section 6)."
+)
+MaskRCNN101 = _constructor(
+    "MaskRCNN101", "r101", "Mask R-CNN with ResNet-101 (section 6)."
+)
+MaskRCNN152 = _constructor(
+    "MaskRCNN152", "x152", "Mask R-CNN with ResNeXt-152 32x8d (section 6)."
+)
 
 
 class _Truth(typing.NamedTuple):

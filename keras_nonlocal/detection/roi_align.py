@@ -109,8 +109,8 @@ def roi_align(
         aligned: Whether the centre of cell 0 is at half a cell (detectron2).
             If not it is at 0, half a cell off, and a region is at least one
             cell wide and high (the original code).
-        levels: `(batch, N)`, integers: which of `features` each region is
-            looked up on. With one map it can be left out.
+        levels: `(batch, N)`, integers, 0 for the first of `features`: which
+            map each region is looked up on. With one map it can be left out.
         max_ratio: Of a sampling ratio of 0, most samples a side of a bin.
             Only a region of more than `max_ratio * size` cells on its own
             level has fewer than it asks for. Time goes by what the largest
@@ -187,7 +187,7 @@ def _lay_out(features, strides, boxes, levels):
     number = ops.shape(boxes)[1]
     if levels is None:
         levels = ops.zeros((batch, number), "int32")
-    levels = ops.clip(ops.cast(levels, "int32"), 0, len(features) - 1)
+    levels = ops.cast(levels, "int32")
 
     def of_regions(numbers, dtype="int32"):
         """The number of each region's level, one being given for each."""
@@ -233,7 +233,7 @@ def _find_taps(
             strict=True,
         )
     )
-    cells = ops.clip(ops.cast(cells, "int32"), 0, extent[..., None, None] - 1)
+    cells = ops.minimum(ops.cast(cells, "int32"), extent[..., None, None] - 1)
     number = ops.where(is_dense, ratio + 1.0, 2.0 * ratio)
     return _Taps(cells, weights, ops.maximum(ops.cast(number, "int32"), 1))
 

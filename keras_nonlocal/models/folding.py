@@ -264,7 +264,7 @@ class _Folding:
         if type(layer) is NetworkRecord and id(model) in self.changed:
             return _new_record(
                 layer.network,
-                layer.training,
+                layer.trained_with,
                 name=layer.name,
                 dtype=layer.dtype_policy,
             )

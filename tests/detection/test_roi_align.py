@@ -198,6 +198,26 @@ def _with_gradient(function, maps):
     return y, tape.gradient(loss, maps)
 
 
+def test_border_reaches_one_cell_out():
+    for place, expected in (
+        [-0.51, 0.0],
+        [-0.49, 7.0],
+        [4.49, 7.0],
+        [4.51, 0.0],
+    ):
+        # Of one bin the only sample: half a cell before its middle.
+        box = [1, place - 1, 3, place + 1]
+        for some in (box, [*box[1::-1], *box[:1:-1]]):
+            assert align(np.full((4, 4), 7.0), some, 1, 1) == expected
+
+
+def test_reversed_region_is_seen_in_the_mirror(rng):
+    x = rng.normal(size=(8, 8))
+    reversed_region = align(x, [6, 7, 1, 2], 3)
+    expected = align(x, [1, 2, 6, 7], 3)[::-1, ::-1]
+    np.testing.assert_allclose(reversed_region, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_of_the_features_alone(rng, dtype):
     # On a map this wide, positions of half precision are off by whole cells.
