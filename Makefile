@@ -64,14 +64,17 @@ PARALLEL := -n 2 --dist worksteal
 doctest-and-tests: .venv/test/ready
 	.venv/test/bin/python -m pytest $(PARALLEL)
 
-# ops, layers and models promise every backend.
+# ops, layers, models and detection promise every backend.
 # JAX compiles every operation of every test, which takes long: there without
 # optimizations the tests of what it computes, with torch also those of loading
 # and building.
 JAX_TESTS := tests/ops tests/layers tests/models/test_resnet3d.py \
     tests/models/test_inception_i3d.py tests/models/test_insertion.py \
-    tests/models/test_labels.py tests/models/test_macs.py
+    tests/models/test_labels.py tests/models/test_macs.py \
+    tests/detection/test_boxes.py tests/detection/test_anchors.py \
+    tests/detection/test_nms.py tests/detection/test_matching.py
 TORCH_TESTS := $(JAX_TESTS) tests/models/test_inflation.py \
+    tests/detection/test_masks.py tests/detection/test_roi_align.py \
     tests/weights/test_load.py tests/weights/test_own_files.py
 # What one process has compiled, the other reads.
 JAX_FLAGS := JAX_DISABLE_MOST_OPTIMIZATIONS=1 \

@@ -38,6 +38,18 @@ REFERENCE = {
     "layers": ("Layers", ("layers",), ()),
     "models": ("Models", ("models",), ()),
     "weights": ("Weights", ("weights",), ("weights.catalogue.WeightsEntry",)),
+    "detection": (
+        "Detection",
+        ("detection",),
+        (
+            "detection.boxes",
+            "detection.anchors",
+            "detection.matching",
+            "detection.nms",
+            "detection.roi_align",
+            "detection.masks",
+        ),
+    ),
     "data": (
         "Data",
         ("data",),
