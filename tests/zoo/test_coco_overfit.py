@@ -1,4 +1,5 @@
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -35,3 +36,15 @@ def test_what_was_measured_is_of_these_settings():
     assert found["box"]["AP50"] > found["goal"]["AP50"] == 0.8
     assert found["mask"]["AP50"] > 0.8
     assert found["history"]["box_AP50"][-1] == found["box"]["AP50"]
+
+
+def test_the_guide_says_what_was_measured():
+    if not coco_overfit.RESULTS.exists():
+        pytest.skip("not measured: python -m zoo.studies.coco_overfit")
+    found = json.loads(coco_overfit.RESULTS.read_text())
+    guide = pathlib.Path(__file__).parents[2] / "docs" / "detection.md"
+    said = (
+        f"box AP50 {found['box']['AP50']:.2f} and mask AP50 "
+        f"{found['mask']['AP50']:.2f} after {found['seconds']:.0f} s"
+    )
+    assert said in " ".join(guide.read_text().split())
