@@ -112,7 +112,8 @@ class MaskRCNN(keras.Model):
         - `"original_sizes"`: `(B, 2)`, int32: those of the image before it was
           resized. Detections are in its pixels. Default: `sizes`.
         - `"boxes"` `(B, G, 4)`, float32, in pixels of `images`; `"classes"`
-          `(B, G)`, int32, -1 in slots without an object; `"masks"`
+          `(B, G)`, int32, -1 in slots without an object, with one that is
+          not below `variant.classes` losses are not a number; `"masks"`
           `(B, G, S, S)`, uint8, 0 or 1, each of them over its box: the
           targets, in training and evaluation.
 
@@ -217,7 +218,7 @@ class MaskRCNN(keras.Model):
         if not has_targets:
             ends = inputs.get("original_sizes")
             return self._detections(levels, proposals, sizes, ends)
-        truth = _truth(inputs, self.variant.box_offset)
+        truth = _truth(inputs, self.variant)
         targets = rpn_targets(
             ops.concatenate(anchors, axis=0),
             truth.boxes,
@@ -233,6 +234,9 @@ class MaskRCNN(keras.Model):
             self.variant,
         )
         losses = (*of_rpn, *self._head_losses(levels, proposals, truth))
+        # A graph cannot say that there are too few classes.
+        fits = ops.all(inputs["classes"] < self.variant.classes)
+        losses = [ops.where(fits, loss, float("nan")) for loss in losses]
         return dict(zip(LOSSES, losses, strict=True))
 
     @functools.wraps(keras.Model.compile)
@@ -576,10 +580,15 @@ class _Truth(typing.NamedTuple):
     mask_boxes: keras.KerasTensor
 
 
-def _truth(inputs, offset):
+def _truth(inputs, variant):
     boxes = ops.cast(inputs["boxes"], "float32")
     classes = ops.cast(inputs["classes"], "int32")
-    return _Truth(_end_earlier(boxes, offset), classes, inputs["masks"], boxes)
+    return _Truth(
+        _end_earlier(boxes, variant.box_offset),
+        ops.where(classes < variant.classes, classes, -1),
+        inputs["masks"],
+        boxes,
+    )
 
 
 def _end_earlier(boxes, offset):

@@ -139,6 +139,14 @@ def test_losses_need_targets(random_detector, batch):
         random_detector.compute_loss(y_pred=found)
 
 
+def test_a_class_too_many_does_not_pass_for_another(random_detector, batch):
+    for number, expected in ((2, 0), (3, 5), (99, 5)):
+        classes = np.full_like(batch["classes"], number)
+        losses = random_detector({**batch, "classes": classes})
+        wrong = [name for name, loss in losses.items() if np.isnan(loss)]
+        assert len(wrong) == expected, (number, losses)
+
+
 def test_detections(random_detector, batch):
     found = outputs(random_detector, only(batch, *IMAGES))
     assert {key: value.shape for key, value in found.items()} == OUTPUTS
