@@ -236,8 +236,10 @@ class MaskRCNN(keras.Model):
         losses = (*of_rpn, *self._head_losses(levels, proposals, truth))
         # A graph cannot say that there are too few classes.
         fits = ops.all(inputs["classes"] < self.variant.classes)
-        losses = [ops.where(fits, loss, float("nan")) for loss in losses]
-        return dict(zip(LOSSES, losses, strict=True))
+        return {
+            name: ops.where(fits, loss, float("nan"))
+            for name, loss in zip(LOSSES, losses, strict=True)
+        }
 
     @functools.wraps(keras.Model.compile)
     def compile(
