@@ -139,7 +139,7 @@ def _learnt_by_heart() -> list[str]:
     )
     study = _link(
         "A narrow detector learns eight images by heart",
-        ZOO / "studies" / "coco_overfit.py",
+        ZOO / "studies" / "coco_overfit" / "__init__.py",
     )
     return [f"- {study}: {figures} ({found['machine']})"]
 

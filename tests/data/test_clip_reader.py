@@ -119,14 +119,15 @@ def test_warns_once_about_each_file(relation, tmp_path, monkeypatch):
     monkeypatch.setattr(
         skips_module.logging,
         "warning",
-        lambda _, error: warned.append(str(error)),
+        lambda _, unit, error: warned.append(f"{unit} {error}"),
     )
     paths = [str(tmp_path / f"{name}.mp4") for name in "ab"]
     videos = VideoList((*paths, relation[1].paths[0]), [0, 0, 0], ("a",))
     ours = reader(videos)
     for _ in range(3):
         ours.training(0, UNITS)
-    assert sorted(text.split(": ")[0] for text in warned) == paths
+    said = [f"a video {path}" for path in paths]
+    assert sorted(text.split(": ")[0] for text in warned) == said
 
 
 def test_a_worker_that_hangs_is_killed(relation, monkeypatch):

@@ -423,7 +423,7 @@ def test_other_classes_where_asked_for(family, model, tmp_path, shared, caplog):
     theirs, ours = make(model, family)
     path = write(tmp_path, family, theirs, shared)
     variant = tiny(family, classes=2, nonlocal_blocks=1)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         loaded = MaskRCNN(variant, pretrained.find_for_classes(path, variant))
     assert f"nothing for nonlocal_res4_0, {', '.join(_OF_CLASSES)}" in (
         caplog.text
@@ -507,7 +507,7 @@ def test_a_baseline_and_a_fresh_block(model, with_block, tmp_path, caplog, rng):
     theirs, ours = make(model, "detectron2")
     path = write(tmp_path, "detectron2", theirs)
     found = pretrained.find(path, with_block.variant)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         report = found.fill(with_block, with_block.variant)
     assert report.fresh == ["nonlocal_res4_0"]
     assert "has nothing for nonlocal_res4_0" in caplog.text
