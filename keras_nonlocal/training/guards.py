@@ -1,5 +1,6 @@
 """Early warnings, and what is to be known when a loss is not finite."""
 
+import abc
 import os
 import pathlib
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class NonFiniteLossError(ValueError):
     """The loss is infinite or no number: training cannot go on."""
 
 
-class LossGuard(keras.callbacks.Callback):
+class LossGuard(keras.callbacks.Callback, abc.ABC):
     """Ends `fit` at the first loss that is not finite, and names the files.
 
     What the files of a step are, a subclass tells.
@@ -70,9 +71,9 @@ class LossGuard(keras.callbacks.Callback):
         self._epoch = 0
         self._seen = -1
 
+    @abc.abstractmethod
     def files(self, step: int) -> list[str]:
         """The files of a step, by its number from the beginning of training."""
-        raise NotImplementedError
 
     def odd(self, step: int) -> dict[str, str]:
         """What is odd about examples of a step, by their files."""

@@ -1,5 +1,6 @@
 """What all training runs have in common: length, folder, devices, precision."""
 
+import abc
 import contextlib
 import dataclasses
 import pathlib
@@ -15,7 +16,7 @@ from keras_nonlocal.training.distribution import Devices
 
 
 @dataclasses.dataclass(frozen=True)
-class RunPlan:
+class RunPlan(abc.ABC):
     """A training run: how long, on which devices, and where its files go.
 
     Attributes:
@@ -33,9 +34,9 @@ class RunPlan:
     skips: SkipLog
 
     @property
+    @abc.abstractmethod
     def count(self) -> int:
         """Examples of one pass."""
-        raise NotImplementedError
 
     @property
     def epochs(self) -> int:

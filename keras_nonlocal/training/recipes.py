@@ -592,6 +592,7 @@ def something_something(name: str, weights: str) -> Recipe:
 def load_recipe(
     path: str | os.PathLike[str],
     smoke: bool = False,
+    # mypy takes no default for what a type variable stands for.
     kind: type[_AnyRecipe] = Recipe,  # type: ignore[assignment]
 ) -> _AnyRecipe:
     """Runs a file of `zoo/configs`, or one like it.
